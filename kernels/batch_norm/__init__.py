@@ -1,0 +1,1 @@
+"""Batch normalisation, one file a tier."""

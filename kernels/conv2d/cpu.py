@@ -1,0 +1,141 @@
+"""Convolution by im2col in blocks: the matrix is never whole, each thread fills and multiplies its own piece.
+
+Memory beyond input, weights and output: per thread one block of BLOCK_BYTES, or of BLOCK_ROWS rows where a row is so
+long that those are more; for maps of at most SMALL_MAP pixels one matrix of that many rows, shared by all threads.
+The product itself is np.matmul on one thread.
+"""
+
+import threading
+
+import numpy as np
+
+from resnet_ref.kernels.activation import bounds
+from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.geometry import Window
+from resnet_ref.kernels.vector.blas import single_threaded
+from resnet_ref.kernels.vector.compiled import compiled
+from resnet_ref.kernels.vector.executor import ranges, run
+
+BLOCK_BYTES = 2 << 20
+BLOCK_ROWS = 32
+SMALL_MAP = 256
+PANEL = 64  # output channels a task takes where there are too few pixels to share out
+
+_NO_BIAS = np.zeros(0, np.float32)
+_NO_RESIDUAL = np.zeros((0, 0, 0, 0), np.float32)
+_scratch = threading.local()
+
+
+@compiled
+def _gather(x, rows, cols, oh, ow, first, last, matrix):  # type: ignore[no-untyped-def]
+    """matrix[p - first] = the taps of output pixel p of the [N, OH, OW] there are, for p in [first, last)."""
+    _, h, w, c = x.shape
+    for p in range(first, last):
+        n, oy, ox = p // (oh * ow), p // ow % oh, p % ow
+        k = 0
+        for ky in range(rows.size):
+            y = oy * rows.stride + ky * rows.rate - rows.before
+            for kx in range(cols.size):
+                xx = ox * cols.stride + kx * cols.rate - cols.before
+                if 0 <= y < h and 0 <= xx < w:
+                    matrix[p - first, k : k + c] = x[n, y, xx]
+                else:
+                    matrix[p - first, k : k + c] = 0
+                k += c
+
+
+@compiled
+def _finish(y, first, last, left, right, bias, residual, stride, low, high):  # type: ignore[no-untyped-def]
+    """The epilogue on y[first:last, left:right], where y is [N*OH*OW, F] and residual [N, RH, RW, F], or empty."""
+    _, rh, rw, _ = residual.shape
+    oh, ow = (rh + stride - 1) // stride, (rw + stride - 1) // stride
+    for p in range(first, last):
+        if bias.size:
+            for f in range(left, right):
+                y[p, f] += bias[f]
+        if residual.size:
+            n, oy, ox = p // (oh * ow), p // ow % oh, p % ow
+            for f in range(left, right):
+                y[p, f] += residual[n, oy * stride, ox * stride, f]
+        for f in range(left, right):
+            v = y[p, f]
+            y[p, f] = low if v < low else high if v > high else v
+
+
+def im2col(x: Array, rows: Window, cols: Window, *, threads: int = 1) -> Array:
+    """[N, H, W, C] -> [N*OH*OW, KH*KW*C]: row (n, oy, ox) holds the taps of that output, in HWI order."""
+    oh, ow = rows.out(x.shape[1]), cols.out(x.shape[2])
+    matrix = np.empty((x.shape[0] * oh * ow, rows.size * cols.size * x.shape[3]), x.dtype)
+    pieces = ranges(len(matrix), _block_rows(matrix.shape[1]))
+
+    def fill(task: int) -> None:
+        first, last = pieces[task]
+        _gather(x, rows, cols, oh, ow, first, last, matrix[first:last])
+
+    run(fill, len(pieces), threads)
+    return matrix
+
+
+def conv2d(
+    x: Array,
+    w: Array,
+    rows: Window,
+    cols: Window,
+    *,
+    bias: Array | None = None,
+    residual: Array | None = None,
+    residual_stride: int = 1,
+    activation: str | None = None,
+    out: Array | None = None,
+    threads: int = 1,
+) -> Array:
+    """activation(conv(x, w) + bias + residual[:, ::s, ::s]); x [N, H, W, C], w [KH, KW, C, F] -> [N, OH, OW, F]."""
+    oh, ow, depth = rows.out(x.shape[1]), cols.out(x.shape[2]), w.shape[3]
+    out = np.empty((x.shape[0], oh, ow, depth), np.float32) if out is None else out
+    y, weights = out.reshape(-1, depth), w.reshape(-1, depth)
+    low, high = (np.float32(bound) for bound in bounds(activation))
+    bias = _NO_BIAS if bias is None else bias
+    residual = _NO_RESIDUAL if residual is None else residual
+    has_epilogue = bool(bias.size or residual.size or activation)
+
+    def finish(first: int, last: int, left: int, right: int) -> None:
+        if has_epilogue:
+            _finish(y, first, last, left, right, bias, residual, residual_stride, low, high)
+
+    def block(task: int) -> None:
+        first, last = blocks[task]
+        matrix = identity[first:last] if identity is not None else _block(last - first, weights.shape[0])
+        if identity is None:
+            _gather(x, rows, cols, oh, ow, first, last, matrix)
+        np.matmul(matrix, weights, out=y[first:last])
+        finish(first, last, 0, depth)
+
+    def panel(task: int) -> None:
+        left, right = panels[task]
+        np.matmul(matrix, weights[:, left:right], out=y[:, left:right])
+        finish(0, len(y), left, right)
+
+    identity = x.reshape(-1, x.shape[3]) if rows.is_identity and cols.is_identity else None
+    with single_threaded():
+        if len(y) > SMALL_MAP:
+            blocks = ranges(len(y), _block_rows(weights.shape[0]))
+            run(block, len(blocks), threads)
+        elif len(y):
+            matrix = im2col(x, rows, cols, threads=threads) if identity is None else identity
+            panels = ranges(depth, PANEL)
+            run(panel, len(panels), threads)
+    return out
+
+
+def _block_rows(columns: int) -> int:
+    return max(BLOCK_ROWS, BLOCK_BYTES // (4 * columns))
+
+
+def _block(rows: int, columns: int) -> Array:
+    """This thread's block, kept between calls while it is no larger than BLOCK_BYTES."""
+    kept = getattr(_scratch, "block", None)
+    if kept is None or kept.size < rows * columns:
+        kept = np.empty(max(rows * columns, BLOCK_BYTES // 4), np.float32)
+        if kept.nbytes <= BLOCK_BYTES:
+            _scratch.block = kept
+    return kept[: rows * columns].reshape(rows, columns)

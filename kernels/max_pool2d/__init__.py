@@ -1,0 +1,1 @@
+"""Max pooling, one file a tier."""

@@ -1,0 +1,1 @@
+"""Bias, activations and the residual sum, one file a tier."""

@@ -1,0 +1,1 @@
+"""Softmax, one file a tier."""

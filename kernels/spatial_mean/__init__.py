@@ -1,0 +1,1 @@
+"""Global average pooling, one file a tier."""

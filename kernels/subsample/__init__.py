@@ -1,0 +1,1 @@
+"""Subsampling, one file a tier."""

@@ -1,0 +1,222 @@
+"""One device's kernels under the names and signatures that all tiers share; arguments are checked here, once."""
+
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from resnet_ref.errors import DeviceError, ShapeError
+from resnet_ref.kernels.activation import bounds
+from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.geometry import Window, subsampled
+
+
+class Tier:
+    """The kernels of one device, from `kernels.on(device)`.
+
+    Activations are NHWC arrays, convolution weights HWIO, per-channel numbers [C]. `dtypes` names what the device
+    computes in; every array of a call has one of them, the same for all. Inputs are not modified, unless given as
+    `out` too: the pointwise kernels and batch_norm may write over their input. ShapeError where something does not fit.
+    """
+
+    def __init__(self, device: str, kernels: SimpleNamespace, dtypes: tuple[str, ...], options: dict[str, int]) -> None:
+        self.device = device
+        self.dtypes = dtypes
+        self._kernels = kernels
+        self._options = options
+
+    def __repr__(self) -> str:
+        return f"<resnet_ref.kernels on {self.device!r}, {' or '.join(self.dtypes)}>"
+
+    @property
+    def threads(self) -> int:
+        """The number of threads a kernel call may use."""
+        return self._options.get("threads", 1)
+
+    def dtype(self, dtype: DTypeLike) -> "np.dtype[np.floating]":
+        """`dtype`, where this device computes in it; DeviceError otherwise."""
+        try:
+            wanted = np.dtype(dtype)
+        except TypeError:
+            wanted = np.dtype(np.void)
+        if wanted.name not in self.dtypes:
+            raise DeviceError(
+                f"device {self.device!r} computes in {' or '.join(self.dtypes)}, not in {dtype!r}"
+                + ("" if self.device == "definition" else '; device="definition" computes in float64 too')
+            )
+        return wanted
+
+    def im2col(self, x: Array, rows: Window, cols: Window) -> Array:
+        """[N, H, W, C] -> [N*OH*OW, KH*KW*C]: row (n, oy, ox) holds what that output reads, padding as zeros."""
+        self._check("im2col", x=x, x_axes="NHWC")
+        return self._kernels.im2col(x, rows, cols, **self._options)  # type: ignore[no-any-return]
+
+    def conv2d(
+        self,
+        x: Array,
+        w: Array,
+        rows: Window,
+        cols: Window,
+        *,
+        bias: Array | None = None,
+        residual: Array | None = None,
+        residual_stride: int = 1,
+        activation: str | None = None,
+        out: Array | None = None,
+    ) -> Array:
+        """activation(conv(x, w) + bias + residual[:, ::s, ::s]), by im2col (tf.nn.conv2d with explicit pads).
+
+        x [N, H, W, C], w [KH, KW, C, F], bias [F] -> [N, OH, OW, F]; residual [N, RH, RW, F] with
+        ceil(RH / s) = OH. `rows` and `cols` come from `geometry`; rate > 1 makes the convolution atrous.
+        activation: None, "relu" or "relu6". `out` must not overlap an input.
+        """
+        self._check("conv2d", x=x, x_axes="NHWC")
+        if w.ndim != 4 or w.shape[:3] != (rows.size, cols.size, x.shape[3]):
+            raise ShapeError(
+                f"conv2d: w must be [KH, KW, C, F] = [{rows.size}, {cols.size}, {x.shape[3]}, F] "
+                f"(the windows' sizes and x's channels), got {list(w.shape)}"
+            )
+        shape = (x.shape[0], rows.out(x.shape[1]), cols.out(x.shape[2]), w.shape[3])
+        bounds(activation)
+        self._same_dtype("conv2d", x, w=w, bias=bias, residual=residual, out=out)
+        self._expect("conv2d", bias=(bias, shape[3:]), out=(out, shape))
+        if residual is not None:
+            strided = tuple(subsampled(n, residual_stride) for n in residual.shape[1:3])
+            if residual.ndim != 4 or (residual.shape[0], *strided, residual.shape[3]) != shape:
+                raise ShapeError(
+                    f"conv2d: residual {list(residual.shape)} taken with stride {residual_stride} must have the "
+                    f"output's shape {list(shape)}"
+                )
+        epilogue = {"bias": bias, "residual": residual, "residual_stride": residual_stride, "activation": activation}
+        return self._kernels.conv2d(  # type: ignore[no-any-return]
+            _contiguous(x), _contiguous(w), rows, cols, **epilogue, out=out, **self._options
+        )
+
+    def batch_norm(
+        self,
+        x: Array,
+        gamma: Array | None,
+        beta: Array,
+        mean: Array,
+        variance: Array,
+        epsilon: float,
+        *,
+        activation: str | None = None,
+        out: Array | None = None,
+    ) -> Array:
+        """activation((x - mean) * (gamma / sqrt(variance + epsilon)) + beta) over the last axis of x [N, H, W, C].
+
+        gamma (None: 1), beta, mean, variance: [C]. TensorFlow's FusedBatchNorm in inference; training gives it the
+        results of `batch_statistics`. `out` may be x.
+        """
+        self._check("batch_norm", x=x, x_axes="NHWC")
+        bounds(activation)
+        channels = x.shape[3:]
+        numbers = {"gamma": gamma, "beta": beta, "mean": mean, "variance": variance}
+        self._expect("batch_norm", **{name: (array, channels) for name, array in numbers.items()}, out=(out, x.shape))
+        self._same_dtype("batch_norm", x, **numbers, out=out)
+        return self._kernels.batch_norm(  # type: ignore[no-any-return]
+            _contiguous(x), gamma, beta, mean, variance, epsilon, activation=activation, out=out, **self._options
+        )
+
+    def batch_statistics(self, x: Array) -> tuple[Array, Array]:
+        """Mean and biased variance [C] of x [N, H, W, C] over N, H, W; summed in float64, returned in x's dtype."""
+        self._check("batch_statistics", x=x, x_axes="NHWC")
+        if x.size == 0:
+            raise ShapeError(f"batch_statistics: an empty batch {list(x.shape)} has no mean; give at least one image")
+        return self._kernels.batch_statistics(_contiguous(x), **self._options)  # type: ignore[no-any-return]
+
+    def moving_average(self, moving: Array, batch: Array, decay: float) -> Array:
+        """moving - (moving - batch) * (1 - decay), both [C]: TensorFlow's assign_moving_average."""
+        self._expect("moving_average", batch=(batch, moving.shape))
+        return self._kernels.moving_average(moving, batch, decay)  # type: ignore[no-any-return]
+
+    def unbiased(self, variance: Array, count: int) -> Array:
+        """variance [C] * count / (count - 1): what TensorFlow feeds to moving_variance (for count 1: variance)."""
+        return self._kernels.unbiased(variance, count)  # type: ignore[no-any-return]
+
+    def max_pool2d(self, x: Array, rows: Window, cols: Window) -> Array:
+        """[N, H, W, C] -> [N, OH, OW, C] (tf.nn.max_pool2d): padding and NaN never win the maximum."""
+        self._check("max_pool2d", x=x, x_axes="NHWC")
+        rows.out(x.shape[1]), cols.out(x.shape[2])
+        return self._kernels.max_pool2d(_contiguous(x), rows, cols, **self._options)  # type: ignore[no-any-return]
+
+    def subsample(self, x: Array, factor: int) -> Array:
+        """x[:, ::factor, ::factor, :] (slim's subsample)."""
+        self._check("subsample", x=x, x_axes="NHWC")
+        subsampled(x.shape[1], factor)
+        return self._kernels.subsample(x, factor, **self._options)  # type: ignore[no-any-return]
+
+    def spatial_mean(self, x: Array) -> Array:
+        """[N, H, W, C] -> [N, 1, 1, C]: the mean over height and width (slim's pool5), summed in float64."""
+        self._check("spatial_mean", x=x, x_axes="NHWC")
+        return self._kernels.spatial_mean(_contiguous(x), **self._options)  # type: ignore[no-any-return]
+
+    def add_bias(self, x: Array, bias: Array) -> Array:
+        """x [..., C] + bias [C] (tf.nn.bias_add)."""
+        self._check("add_bias", x=x)
+        self._expect("add_bias", bias=(bias, x.shape[-1:]))
+        self._same_dtype("add_bias", x, bias=bias)
+        return self._kernels.add_bias(_contiguous(x), bias, **self._options)  # type: ignore[no-any-return]
+
+    def relu(self, x: Array, *, out: Array | None = None) -> Array:
+        """max(x, 0), any shape (tf.nn.relu): NaN stays NaN. `out` may be x."""
+        return self._pointwise("relu", x, out=out)
+
+    def relu6(self, x: Array, *, out: Array | None = None) -> Array:
+        """min(max(x, 0), 6), any shape (tf.nn.relu6). `out` may be x."""
+        return self._pointwise("relu6", x, out=out)
+
+    def add_relu(self, shortcut: Array, residual: Array, *, out: Array | None = None) -> Array:
+        """relu(shortcut + residual), two arrays of one shape: the end of slim's bottleneck. `out` may be either."""
+        return self._pointwise("add_relu", shortcut, residual, out=out)
+
+    def add_relu6(self, shortcut: Array, residual: Array, *, out: Array | None = None) -> Array:
+        """relu6(shortcut + clip(residual, -6, 6)): slim's bottleneck with use_bounded_activations."""
+        return self._pointwise("add_relu6", shortcut, residual, out=out)
+
+    def softmax(self, x: Array) -> Array:
+        """exp(x) / sum(exp(x)) over the last axis of x [..., classes], shifted so that nothing overflows."""
+        self._check("softmax", x=x)
+        if x.shape[-1] == 0:
+            raise ShapeError(f"softmax: the last axis of {list(x.shape)} holds no class")
+        return self._kernels.softmax(_contiguous(x), **self._options)  # type: ignore[no-any-return]
+
+    def _pointwise(self, kernel: str, *arrays: Array, out: Array | None) -> Array:
+        self._check(kernel, x=arrays[0])
+        for array in arrays[1:]:
+            self._expect(kernel, residual=(array, arrays[0].shape))
+            self._same_dtype(kernel, arrays[0], residual=array)
+        self._expect(kernel, out=(out, arrays[0].shape))
+        self._same_dtype(kernel, arrays[0], out=out)
+        function = getattr(self._kernels, kernel)
+        return function(*map(_contiguous, arrays), out=out, **self._options)  # type: ignore[no-any-return]
+
+    def _check(self, kernel: str, *, x: Array, x_axes: str = "") -> None:
+        if not isinstance(x, np.ndarray):
+            raise ShapeError(f"{kernel}: x must be a NumPy array on device {self.device!r}, got {type(x).__name__}")
+        self.dtype(x.dtype)
+        if x.ndim == 0 or (x_axes and x.ndim != len(x_axes)):
+            wanted = ", ".join(x_axes) or "at least one axis"
+            raise ShapeError(f"{kernel}: x must be [{wanted}], got shape {list(x.shape)}")
+
+    def _expect(self, kernel: str, **arrays: tuple[Array | None, tuple[int, ...]]) -> None:
+        for name, (array, shape) in arrays.items():
+            if array is not None and array.shape != tuple(shape):
+                raise ShapeError(f"{kernel}: {name} must have shape {list(shape)}, got {list(array.shape)}")
+            if name == "out" and array is not None and not array.flags.c_contiguous:
+                raise ShapeError(f"{kernel}: out must be contiguous; pass np.empty({list(shape)})")
+
+    def _same_dtype(self, kernel: str, x: Array, **arrays: Array | None) -> None:
+        for name, array in arrays.items():
+            if array is not None and array.dtype != x.dtype:
+                raise ShapeError(f"{kernel}: {name} is {array.dtype}, x is {x.dtype}; convert one to the other's dtype")
+
+
+def namespace(*modules: ModuleType) -> SimpleNamespace:
+    """The public functions of one tier's modules, by name."""
+    return SimpleNamespace(**{k: v for module in modules for k, v in vars(module).items() if not k.startswith("_")})
+
+
+def _contiguous(x: Array) -> Array:
+    return np.ascontiguousarray(x)

@@ -1,0 +1,1 @@
+"""What the cpu kernels stand on: compilation and threads."""

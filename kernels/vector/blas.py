@@ -1,0 +1,42 @@
+"""Holds NumPy's BLAS to one thread while our own threads call it."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+
+class _Users:
+    """Nested and concurrent users share one limit: the first sets it, the last lifts it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.count = 0
+        self.limit: Any = None
+
+
+_users = _Users()
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Inside, np.matmul runs on the thread that calls it (for the whole process: BLAS has one setting)."""
+    with _users.lock:
+        if _users.count == 0:
+            _users.limit = _controller().limit(limits=1, user_api="blas")
+        _users.count += 1
+    try:
+        yield
+    finally:
+        with _users.lock:
+            _users.count -= 1
+            if _users.count == 0:
+                _users.limit.restore_original_limits()

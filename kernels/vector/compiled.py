@@ -1,0 +1,21 @@
+"""How the cpu kernels are compiled: Numba, without the GIL, remembered on disk where that is possible.
+
+Numba's own disk cache watches only the file that a function stands in, and refuses to work where no directory is
+writable. Hence two rules: a compiled kernel calls no compiled function of another file, and a machine without a
+writable cache compiles anew in each process.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from numba import njit
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def compiled(function: F) -> F:
+    """The function as machine code, made at its first call; no fast-math, so each line means what it says."""
+    try:
+        return njit(nogil=True, cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # Numba found no directory that it may write its cache to
+        return njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]

@@ -1,0 +1,88 @@
+"""Shares the tasks of one kernel call among threads.
+
+Numba's parallel=True is not used: two Python threads in it, or a fork after it, end the process. Instead a kernel is a
+function of a range of rows that runs without the GIL, and `run` hands out the ranges. How the work is cut depends on
+the shapes alone, never on the number of threads, so that results do not either.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from resnet_ref.errors import DeviceError
+
+
+class _Pool:
+    """One pool for the process, grown to the largest number of helpers anyone asked for."""
+
+    def __init__(self) -> None:
+        self.workers: ThreadPoolExecutor | None = None
+        self.size = 0
+
+    def submit(self, task: Callable[[], None], helpers: int) -> list["Future[None]"]:
+        if self.workers is None or self.size < helpers:  # the old pool ends once its tasks are done
+            self.workers, self.size = ThreadPoolExecutor(helpers, thread_name_prefix="resnet-ref"), helpers
+        workers = self.workers
+        return [workers.submit(task) for _ in range(helpers)]
+
+
+_pool = _Pool()
+# Threads do not survive a fork; the child makes its own.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.__init__)  # type: ignore[misc]
+
+
+def run(task: Callable[[int], None], count: int, threads: int) -> None:
+    """Call task(0) .. task(count - 1), in any order, on up to `threads` threads; the caller is one of them.
+
+    Returns when all are done. An exception in a task ends the handing out and is raised here.
+    """
+    numbers = iter(range(count))  # next() on it is atomic under the GIL
+
+    def work() -> None:
+        for number in numbers:
+            task(number)
+
+    helpers = _pool.submit(work, min(threads, count) - 1) if min(threads, count) > 1 else []
+    try:
+        work()
+    finally:
+        for _ in numbers:  # after an exception: nothing more is handed out
+            pass
+        # A helper that never started is not needed; one that did may still be writing.
+        running = [helper for helper in helpers if not helper.cancel()]
+        for helper in running:
+            helper.exception()
+    for helper in running:
+        helper.result()
+
+
+def ranges(total: int, step: int) -> list[tuple[int, int]]:
+    """[0, total) cut into the fewest ranges of at most `step`, as equal as can be."""
+    count = -(-total // step)
+    return [(total * i // count, total * (i + 1) // count) for i in range(count)]
+
+
+def thread_count(threads: int | None) -> int:
+    """`threads` itself, or for None what the scheduler and the control group let this process use."""
+    if threads is None:
+        return max(1, min(_affinity(), _cgroup_limit()))
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
+        raise DeviceError(f"threads must be None or a whole number from 1 to 1024, got {threads!r}")
+    return threads
+
+
+def _affinity() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cgroup_limit() -> int:
+    """CPUs granted by cgroup v2's cpu.max ("quota period", or "max period"), rounded up."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return -(-int(quota) // int(period))
+    except (OSError, ValueError):
+        return 1 << 30

@@ -1,0 +1,1 @@
+"""slim's ResNet v1 without a framework."""

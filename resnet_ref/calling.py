@@ -1,0 +1,86 @@
+"""How a function that describes a network is also called with arrays: Shapes first, so that every error of
+architecture, shape or weights comes before any arithmetic; then Eager."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import replace
+from typing import Any
+
+from numpy.typing import DTypeLike
+
+from resnet_ref import kernels
+from resnet_ref.arg_scope import ArgScope
+from resnet_ref.inputs import as_images
+from resnet_ref.eager import Array, Eager
+from resnet_ref.errors import ShapeError
+from resnet_ref.handle import Handle
+from resnet_ref.shapes import Shapes, Spec
+from resnet_ref.variables import check_variables
+
+
+def describes(*from_arg_scope: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator for a function whose first argument is a handle: it may then be called with an array instead.
+
+    Given a handle the function only describes. Given an array it computes, and takes these keyword-only arguments:
+    `weights` (Mapping of slim's variable names to arrays, required), `device`, `dtype`, `arg_scope` (None:
+    resnet_arg_scope()), `batch_norm_updates` (a dict that receives new moving averages). Parameters named in
+    `from_arg_scope` take the arg scope's value where the caller gives none, as slim's add_arg_scope does.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(function)
+        first = next(iter(signature.parameters))
+
+        @functools.wraps(function)
+        def call(
+            *args: Any,
+            weights: Mapping[str, Array] | None = None,
+            device: str = "cpu",
+            dtype: DTypeLike = "float32",
+            arg_scope: ArgScope | None = None,
+            batch_norm_updates: MutableMapping[str, Array] | None = None,
+            **kwargs: Any,
+        ) -> Any:
+            bound = signature.bind(*args, **kwargs)
+            inputs = bound.arguments.pop(first)
+
+            def describe(handle: Handle) -> Any:
+                scope = {name: getattr(handle.arg_scope, name) for name in from_arg_scope}
+                return function(handle, **{**scope, **bound.arguments})
+
+            if arg_scope is not None and not isinstance(arg_scope, ArgScope):
+                raise ShapeError(f"arg_scope must be what resnet_arg_scope() returns, got {type(arg_scope).__name__}")
+            if isinstance(inputs, Handle):
+                inputs = inputs if arg_scope is None else replace(inputs, arg_scope=arg_scope)
+                return describe(inputs)
+            return compute(describe, inputs, weights, device, dtype, arg_scope or ArgScope(), batch_norm_updates)
+
+        extra = [
+            p for p in inspect.signature(call, follow_wrapped=False).parameters.values() if p.kind is p.KEYWORD_ONLY
+        ]
+        call.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *extra])  # type: ignore[attr-defined]
+        return call
+
+    return decorate
+
+
+def compute(
+    describe: Callable[[Handle], Any],
+    inputs: Any,
+    weights: Mapping[str, Array] | None,
+    device: str,
+    dtype: DTypeLike,
+    arg_scope: ArgScope,
+    updates: MutableMapping[str, Array] | None,
+) -> Any:
+    """Run a description on an array [N, H, W, C] and unwrap what it returns."""
+    tier = kernels.on(device)
+    images = as_images(inputs, tier.dtype(dtype))
+    shapes = Shapes()
+    describe(Handle(shapes, Spec(images.shape), arg_scope=arg_scope))
+    checked = check_variables(weights, shapes.variables)
+    result = describe(Handle(Eager(tier, checked, images.dtype, updates), images, arg_scope=arg_scope))
+    if isinstance(result, tuple):
+        return result[0].value, result[1]
+    return result.value

@@ -1,0 +1,28 @@
+"""Turns what a user passes as images into an array the kernels take."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_ref.errors import ShapeError
+
+
+def as_images(images: Any, dtype: "np.dtype[np.floating]") -> NDArray[Any]:
+    """[N, H, W, C] in `dtype`, C-contiguous, from an array, anything with __array__, or anything with DLPack.
+
+    Any real dtype is converted. The input is not modified and may be returned itself. ShapeError for another rank,
+    an empty height, width or depth, complex numbers, strings or objects.
+    """
+    if hasattr(images, "__dlpack__") and not hasattr(images, "__array__"):
+        images = np.from_dlpack(images)
+    try:
+        array = np.asarray(images)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(f"images must be an array [N, H, W, C], got {type(images).__name__}: {error}") from None
+    if array.dtype.kind not in "buif":
+        raise ShapeError(f"images must be real numbers, got dtype {array.dtype} from {type(images).__name__}")
+    if array.ndim != 4 or 0 in array.shape[1:]:
+        hint = "; for one image write images[None]" if array.ndim == 3 else ""
+        raise ShapeError(f"images must be [N, H, W, C], none of H, W, C empty; got shape {list(array.shape)}{hint}")
+    return np.ascontiguousarray(array, dtype)

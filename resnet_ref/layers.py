@@ -1,0 +1,102 @@
+"""The layers that slim's ResNet v1 is made of, over handles: slim.conv2d, slim.max_pool2d and their like.
+
+For a unit function of your own in a `Block`: call these as slim's are called.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from resnet_ref.arg_scope import BatchNorm
+from resnet_ref.errors import ShapeError
+from resnet_ref.handle import Handle
+from resnet_ref.kernels import geometry
+from resnet_ref.kernels.geometry import Window
+
+FROM_ARG_SCOPE: Any = "as the arg scope says"
+
+
+def conv2d(
+    inputs: Handle,
+    num_outputs: int,
+    kernel_size: int | Sequence[int],
+    stride: int = 1,
+    padding: str = "SAME",
+    rate: int = 1,
+    activation_fn: str | None = FROM_ARG_SCOPE,
+    normalizer: BatchNorm | None = FROM_ARG_SCOPE,
+    scope: str = "Conv",
+) -> Handle:
+    """slim.conv2d: convolution, then batch norm or biases, then the activation; recorded as an end point.
+
+    inputs [N, H, W, C] -> [N, OH, OW, num_outputs]. padding: "SAME", "VALID", or "FIXED" (conv2d_same's explicit
+    padding). Variables: `weights` [KH, KW, C, num_outputs]; with a normalizer `BatchNorm/{gamma,beta,moving_mean,
+    moving_variance}`, without one `biases`. ShapeError for a rank other than 4, sizes below 1, or both stride and
+    rate above 1.
+    """
+    if len(inputs.shape) != 4:
+        raise ShapeError(f"{inputs.name(scope)}: a convolution needs [N, H, W, C], got shape {list(inputs.shape)}")
+    if stride > 1 and rate > 1:
+        raise ShapeError(
+            f"{inputs.name(scope)}: stride {stride} > 1 is not supported together with rate {rate} > 1, as in slim; "
+            "set one of them to 1"
+        )
+    geometry.valid(num_outputs)
+    height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+    scoped = inputs.within(scope)
+    value = inputs.interpreter.conv2d(
+        inputs.value,
+        scoped.scope,
+        num_outputs,
+        _window(padding, inputs.shape[1], height, stride, rate),
+        _window(padding, inputs.shape[2], width, stride, rate),
+        normalizer=inputs.arg_scope.batch_norm if normalizer is FROM_ARG_SCOPE else normalizer,
+        activation=inputs.arg_scope.activation_fn if activation_fn is FROM_ARG_SCOPE else activation_fn,
+    )
+    return scoped.holding(value).collect(scoped.scope).at(inputs)
+
+
+def max_pool2d(inputs: Handle, kernel_size: int, stride: int, padding: str = "SAME", scope: str = "MaxPool") -> Handle:
+    """slim.max_pool2d under resnet_arg_scope (SAME): [N, H, W, C] -> [N, OH, OW, C]."""
+    rows, cols = (_window(padding, n, kernel_size, stride, 1) for n in inputs.shape[1:3])
+    return inputs.holding(inputs.interpreter.max_pool2d(inputs.value, inputs.name(scope), rows, cols))
+
+
+def spatial_mean(inputs: Handle) -> Handle:
+    """tf.reduce_mean over axes 1 and 2, kept: [N, H, W, C] -> [N, 1, 1, C]."""
+    return inputs.holding(inputs.interpreter.spatial_mean(inputs.value))
+
+
+def add_relu(shortcut: Handle, residual: Handle, *, bounded: bool = False) -> Handle:
+    """relu(shortcut + residual), or with `bounded` relu6(shortcut + clip(residual, -6, 6)); two equal shapes."""
+    if shortcut.shape != residual.shape:
+        raise ShapeError(
+            f"{shortcut.scope}: shortcut {list(shortcut.shape)} and residual {list(residual.shape)} differ in shape; "
+            "a unit's depth, stride and rate must lead both to the same one"
+        )
+    add = shortcut.interpreter.add_relu
+    return shortcut.holding(add(shortcut.value, residual.value, shortcut.scope, bounded=bounded))
+
+
+def spatial_squeeze(inputs: Handle) -> Handle:
+    """tf.squeeze(inputs, [1, 2]): [N, 1, 1, C] -> [N, C]; ShapeError where height or width is not 1."""
+    if inputs.shape[1:3] != (1, 1):
+        raise ShapeError(
+            f"{inputs.scope}/SpatialSqueeze: can not squeeze axes 1 and 2 of {list(inputs.shape)}, expected sizes of 1; "
+            "pass spatial_squeeze=False for a map of logits, or keep global_pool=True"
+        )
+    return inputs.holding(inputs.interpreter.squeeze(inputs.value))
+
+
+def softmax(inputs: Handle) -> Handle:
+    """slim.softmax: over the last axis."""
+    return inputs.holding(inputs.interpreter.softmax(inputs.value))
+
+
+def _window(padding: str, n: int, size: int, stride: int, rate: int) -> Window:
+    if padding == "SAME":
+        return geometry.same(n, size, stride, rate)
+    if padding == "VALID":
+        return geometry.valid(size, stride, rate)
+    if padding == "FIXED":
+        return geometry.fixed(size, stride, rate)
+    raise ShapeError(f'padding must be "SAME", "VALID" or "FIXED", got {padding!r}')

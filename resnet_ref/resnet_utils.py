@@ -1,0 +1,157 @@
+"""What slim's residual networks share: Block, subsample, conv2d_same, stack_blocks_dense, resnet_arg_scope.
+
+Function by function slim's nets/resnet_utils.py, with its names, parameters, order and defaults. Each takes an array
+(then pass `weights=`) or a `Handle` (then it describes); see `resnet_ref.calling.describes` for the keyword-only
+arguments that all of them add.
+"""
+
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from resnet_ref import layers
+from resnet_ref.arg_scope import ArgScope
+from resnet_ref.calling import describes
+from resnet_ref.errors import ShapeError
+from resnet_ref.handle import Handle
+from resnet_ref.kernels.activation import bounds
+
+
+class Block(NamedTuple):
+    """A ResNet block: `unit_fn(net, rate=..., **args[i])` is unit i, in `scope`/unit_<i + 1>.
+
+    args: one dict per unit; for `bottleneck` dict(depth=, depth_bottleneck=, stride=).
+    """
+
+    scope: str
+    unit_fn: Callable[..., Handle]
+    args: Sequence[Mapping[str, Any]]
+
+
+@describes()
+def subsample(inputs: Handle, factor: int, scope: str | None = None) -> Handle:
+    """inputs[:, ::factor, ::factor, :]; the input itself for factor 1 (slim's subsample, a 1x1 max pool)."""
+    if factor == 1:
+        return inputs
+    return inputs.holding(inputs.interpreter.subsample(inputs.value, factor))
+
+
+@describes()
+def conv2d_same(
+    inputs: Handle, num_outputs: int, kernel_size: int, stride: int, rate: int = 1, scope: str | None = None
+) -> Handle:
+    """Convolution whose output with stride s is its output with stride 1, subsampled by s (slim's conv2d_same).
+
+    inputs [N, H, W, C] -> [N, ceil(H / stride), ceil(W / stride), num_outputs]. SAME padding for stride 1; else padding
+    that does not depend on the input's size, which differs from SAME on even sizes. ShapeError for stride and rate
+    both above 1.
+    """
+    padding = "SAME" if stride == 1 else "FIXED"
+    return layers.conv2d(inputs, num_outputs, kernel_size, stride, padding, rate, scope=scope or "Conv")
+
+
+@describes()
+def stack_blocks_dense(
+    net: Handle,
+    blocks: Sequence[Block],
+    output_stride: float | None = None,
+    store_non_strided_activations: bool = False,
+    outputs_collections: MutableMapping[str, Any] | None = None,
+) -> Handle:
+    """The blocks one after the other, at most `output_stride` coarser than the input (slim's stack_blocks_dense).
+
+    Once the stride so far equals output_stride, units run with stride 1, and the strides they gave up multiply the
+    atrous rate of those that follow. output_stride: a product of the first units' strides, or None for all of them;
+    ShapeError otherwise. store_non_strided_activations: the last unit of a block runs with stride 1, its output is
+    the block's end point, and the subsampling comes after. outputs_collections: a dict that receives every named
+    output of the call (slim: the name of a graph collection).
+    """
+    inner = net if outputs_collections is None else replace(net, end_points=_mapping(outputs_collections))
+    current_stride = rate = 1
+    for block in blocks:
+        block_stride = 1
+        scoped = inner.within(block.scope)
+        for number, unit in enumerate(block.args, 1):
+            if store_non_strided_activations and number == len(block.args):
+                block_stride, unit = _stride_of(unit), {**unit, "stride": 1}
+            unit_net = scoped.within(f"unit_{number}")
+            if current_stride == output_stride:
+                unit_net = block.unit_fn(unit_net, rate=rate, **{**unit, "stride": 1})
+                rate *= _stride_of(unit)
+            else:
+                unit_net = block.unit_fn(unit_net, rate=1, **unit)
+                current_stride *= _stride_of(unit)
+                _require(output_stride is None or current_stride <= output_stride, output_stride, current_stride)
+            scoped = unit_net.at(scoped)
+        inner = scoped.collect(scoped.scope).at(inner)
+        if current_stride == output_stride:
+            rate *= block_stride
+        else:
+            inner = subsample(inner, block_stride)
+            current_stride *= block_stride
+            _require(output_stride is None or current_stride <= output_stride, output_stride, current_stride)
+    _require(output_stride in (None, current_stride), output_stride, current_stride)
+    return inner.at(net)
+
+
+def resnet_arg_scope(
+    weight_decay: float = 0.0001,
+    batch_norm_decay: float = 0.997,
+    batch_norm_epsilon: float = 1e-5,
+    batch_norm_scale: bool = True,
+    activation_fn: str | None = "relu",
+    use_batch_norm: bool = True,
+    batch_norm_updates_collections: Any = None,
+    *,
+    is_training: bool = True,
+    use_bounded_activations: bool = False,
+) -> ArgScope:
+    """The defaults of a ResNet's layers (slim's resnet_arg_scope); pass the result as `arg_scope=`.
+
+    weight_decay: regularises training; changes no output. batch_norm_decay: of the moving averages.
+    batch_norm_epsilon: added to the variance. batch_norm_scale: whether there is a gamma. activation_fn: "relu",
+    "relu6" or None (slim: a function); the last one of a unit is fixed. use_batch_norm: False gives every convolution
+    biases instead. batch_norm_updates_collections: accepted and unused; `batch_norm_updates=` receives the updates.
+    is_training: the batch-norm mode where a network is called with is_training=None. use_bounded_activations: that
+    argument of `bottleneck` where its caller gives none.
+    """
+    bounds(activation_fn)
+    for name, number in (("weight_decay", weight_decay), ("batch_norm_epsilon", batch_norm_epsilon)):
+        if not number >= 0:
+            raise ShapeError(f"{name} must be a number of at least 0, got {number!r}")
+    if not 0 <= batch_norm_decay <= 1:
+        raise ShapeError(f"batch_norm_decay must be from 0 to 1, got {batch_norm_decay!r}")
+    return ArgScope(
+        weight_decay=weight_decay,
+        batch_norm_decay=batch_norm_decay,
+        batch_norm_epsilon=batch_norm_epsilon,
+        batch_norm_scale=batch_norm_scale,
+        activation_fn=activation_fn,
+        use_batch_norm=use_batch_norm,
+        is_training=is_training,
+        use_bounded_activations=use_bounded_activations,
+    )
+
+
+def _stride_of(unit: Mapping[str, Any]) -> int:
+    stride = unit.get("stride", 1)
+    if not isinstance(stride, int) or stride < 1:
+        raise ShapeError(f"a unit's stride must be a whole number of at least 1, got {stride!r}")
+    return stride
+
+
+def _require(reached: bool, output_stride: float | None, current_stride: int) -> None:
+    if not reached:
+        raise ShapeError(
+            f"The target output_stride cannot be reached. Asked for {output_stride:g} after the root block, the units' "
+            f"strides multiply to {current_stride}; give a product of the first units' strides, or None"
+        )
+
+
+def _mapping(collection: Any) -> MutableMapping[str, Any]:
+    if not isinstance(collection, MutableMapping):
+        raise ShapeError(
+            f"outputs_collections must be a dict that receives the outputs, got {collection!r}; "
+            "slim names a graph collection here, but there is no graph"
+        )
+    return collection

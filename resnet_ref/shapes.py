@@ -1,0 +1,128 @@
+"""The interpreter that computes nothing: which layers, variables and shapes a network has, and what they cost."""
+
+from dataclasses import dataclass, field
+
+from resnet_ref.arg_scope import BatchNorm
+from resnet_ref.errors import ShapeError
+from resnet_ref.kernels.geometry import Window, subsampled
+
+
+@dataclass(frozen=True, eq=False)
+class Spec:
+    """A value that is only a shape."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        size = 1
+        for n in self.shape:
+            size *= n
+        return size
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer of a network: what goes in, what comes out, and the arithmetic between.
+
+    `flops` counts a multiply-add as two and convolutions' products alone (biases, batch norm and activations are
+    below 1 %). `parameters` counts all of the layer's variables, moving averages included.
+    """
+
+    op: str
+    scope: str
+    inputs: tuple[Spec, ...]
+    output: Spec
+    rows: Window | None = None
+    cols: Window | None = None
+    parameters: int = 0
+    flops: int = 0
+
+
+@dataclass
+class Shapes:
+    """Interprets a network description; afterwards `layers` and `variables` hold it, in order of creation.
+
+    variables: slim's name -> shape. ShapeError where two layers use one variable with different shapes.
+    """
+
+    layers: list[Layer] = field(default_factory=list)
+    variables: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def conv2d(
+        self,
+        x: Spec,
+        scope: str,
+        depth: int,
+        rows: Window,
+        cols: Window,
+        *,
+        normalizer: BatchNorm | None,
+        activation: str | None,
+    ) -> Spec:
+        """Notes the convolution and its variables."""
+        n, h, w, c = x.shape
+        output = Spec((n, rows.out(h), cols.out(w), depth))
+        weights = self._variable(f"{scope}/weights", (rows.size, cols.size, c, depth))
+        parameters = weights + sum(self._variable(f"{scope}/{name}", (depth,)) for name in _per_channel(normalizer))
+        flops = 2 * output.size * rows.size * cols.size * c
+        self.layers.append(Layer("conv2d", scope, (x,), output, rows, cols, parameters, flops))
+        return output
+
+    def max_pool2d(self, x: Spec, scope: str, rows: Window, cols: Window) -> Spec:
+        """Notes the pooling."""
+        n, h, w, c = x.shape
+        return self._add("max_pool2d", scope, (x,), (n, rows.out(h), cols.out(w), c), rows, cols)
+
+    def subsample(self, x: Spec, factor: int) -> Spec:
+        """Notes the subsampling."""
+        n, h, w, c = x.shape
+        window = Window(1, factor)
+        return self._add("subsample", "", (x,), (n, subsampled(h, factor), subsampled(w, factor), c), window, window)
+
+    def spatial_mean(self, x: Spec) -> Spec:
+        """Notes the mean."""
+        return self._add("spatial_mean", "global_pool", (x,), (x.shape[0], 1, 1, x.shape[3]))
+
+    def add_relu(self, shortcut: Spec, residual: Spec, scope: str, *, bounded: bool) -> Spec:
+        """Notes the sum."""
+        return self._add("add_relu6" if bounded else "add_relu", scope, (shortcut, residual), residual.shape)
+
+    def squeeze(self, x: Spec) -> Spec:
+        """Notes nothing: no value changes."""
+        return Spec((x.shape[0], x.shape[3]))
+
+    def softmax(self, x: Spec) -> Spec:
+        """Notes the softmax."""
+        return self._add("softmax", "predictions", (x,), x.shape)
+
+    def _add(
+        self,
+        op: str,
+        scope: str,
+        inputs: tuple[Spec, ...],
+        shape: tuple[int, ...],
+        rows: Window | None = None,
+        cols: Window | None = None,
+    ) -> Spec:
+        output = Spec(shape)
+        self.layers.append(Layer(op, scope, inputs, output, rows, cols))
+        return output
+
+    def _variable(self, name: str, shape: tuple[int, ...]) -> int:
+        known = self.variables.setdefault(name, shape)
+        if known != shape:
+            raise ShapeError(
+                f"variable {name} is wanted with shapes {list(known)} and {list(shape)}; give the two layers "
+                "different scopes, or the same sizes to share it"
+            )
+        return Spec(shape).size
+
+
+def _per_channel(normalizer: BatchNorm | None) -> tuple[str, ...]:
+    """The names below a convolution's scope that hold one number per output channel."""
+    if normalizer is None:
+        return ("biases",)
+    gamma = ("BatchNorm/gamma",) if normalizer.scale else ()
+    return (*gamma, "BatchNorm/beta", "BatchNorm/moving_mean", "BatchNorm/moving_variance")
