@@ -1,1 +1,38 @@
-"""slim's ResNet v1 without a framework."""
+"""slim's ResNet v1 without a framework: every number can be followed down to the kernel that computes it.
+
+model = load_model(file); model(images)                      inference
+resnet_v1.resnet_v1_50(images, 1000, weights=...)            slim's own functions
+resnet_ref.kernels.on("definition" or "cpu")                 the arithmetic
+"""
+
+from resnet_ref import resnet_utils, resnet_v1
+from resnet_ref.errors import (
+    CheckpointError,
+    DeviceError,
+    ImageError,
+    ResnetRefError,
+    ShapeError,
+    VerificationError,
+    WeightsError,
+)
+from resnet_ref.model import Model, load_model
+from resnet_ref.preprocessing import Preprocessing
+from resnet_ref.weights_file import Weights, load_weights, save_weights
+
+__all__ = [
+    "CheckpointError",
+    "DeviceError",
+    "ImageError",
+    "Model",
+    "Preprocessing",
+    "ResnetRefError",
+    "ShapeError",
+    "VerificationError",
+    "Weights",
+    "WeightsError",
+    "load_model",
+    "load_weights",
+    "resnet_utils",
+    "resnet_v1",
+    "save_weights",
+]

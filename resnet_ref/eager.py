@@ -54,7 +54,7 @@ class Eager:
         """Max pooling."""
         return self.tier.max_pool2d(x, rows, cols)
 
-    def subsample(self, x: Array, factor: int) -> Array:
+    def subsample(self, x: Array, scope: str, factor: int) -> Array:
         """Every factor-th row and column."""
         return self.tier.subsample(x, factor)
 

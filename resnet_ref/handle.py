@@ -32,7 +32,7 @@ class Interpreter(Protocol):
     def max_pool2d(self, x: Any, scope: str, rows: Window, cols: Window) -> Any:
         """Max pooling."""
 
-    def subsample(self, x: Any, factor: int) -> Any:
+    def subsample(self, x: Any, scope: str, factor: int) -> Any:
         """Every factor-th row and column."""
 
     def spatial_mean(self, x: Any) -> Any:

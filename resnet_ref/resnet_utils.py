@@ -33,7 +33,7 @@ def subsample(inputs: Handle, factor: int, scope: str | None = None) -> Handle:
     """inputs[:, ::factor, ::factor, :]; the input itself for factor 1 (slim's subsample, a 1x1 max pool)."""
     if factor == 1:
         return inputs
-    return inputs.holding(inputs.interpreter.subsample(inputs.value, factor))
+    return inputs.holding(inputs.interpreter.subsample(inputs.value, inputs.name(scope or "MaxPool2D"), factor))
 
 
 @describes()

@@ -75,11 +75,11 @@ class Shapes:
         n, h, w, c = x.shape
         return self._add("max_pool2d", scope, (x,), (n, rows.out(h), cols.out(w), c), rows, cols)
 
-    def subsample(self, x: Spec, factor: int) -> Spec:
+    def subsample(self, x: Spec, scope: str, factor: int) -> Spec:
         """Notes the subsampling."""
         n, h, w, c = x.shape
         window = Window(1, factor)
-        return self._add("subsample", "", (x,), (n, subsampled(h, factor), subsampled(w, factor), c), window, window)
+        return self._add("subsample", scope, (x,), (n, subsampled(h, factor), subsampled(w, factor), c), window, window)
 
     def spatial_mean(self, x: Spec) -> Spec:
         """Notes the mean."""

@@ -1,0 +1,70 @@
+"""resnet-ref classify: what is in the picture."""
+
+from typing import Any
+
+import click
+import numpy as np
+
+from resnet_ref.batches import batches
+from resnet_ref.cli.options import as_json, echo_json, model_options, progress_bar
+from resnet_ref.errors import ImageError, WeightsError
+from resnet_ref.images import find_images
+from resnet_ref.model import Model, load_model
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR...")
+@model_options
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes to show of each image.")
+@as_json
+def classify(
+    images: tuple[str, ...],
+    weights: str | None,
+    device: str,
+    threads: int | None,
+    batch_size: int,
+    top: int,
+    as_json: bool,
+) -> int:
+    """Classify images, or every image in a folder: the likeliest classes and their probabilities.
+
+    A file that cannot be read is reported and left out; the exit status is then 2.
+
+    \b
+    resnet-ref classify digit.png
+    resnet-ref classify photos/ --weights resnet_v1_50.h5 --top 5 --json
+    """
+    files = find_images(images)
+    model = load_model(weights, device=device, threads=threads)
+    if model.network.num_classes is None:
+        raise WeightsError(f"{model.weights.path} has no logits, so it names no class; use `resnet-ref features`")
+    failed: list[ImageError] = []
+    results = []
+    with progress_bar(len(files), "classifying") as bar:
+        for names, batch in batches(model, files, batch_size, failed.append):
+            for name, row in zip(names, model(batch), strict=True):
+                results.append({"file": str(name), "predictions": likeliest(model, row, top)})
+            bar.update(len(names))
+    if as_json:
+        echo_json(results)
+    else:
+        for result in results:
+            click.echo(result["file"])
+            for found in result["predictions"]:
+                click.echo(f"  {100 * found['probability']:6.2f} %  {found['label']}")
+    for error in failed:
+        click.echo(f"resnet-ref: {' '.join(str(error).split())}", err=True)
+    return 2 if failed else 0
+
+
+def likeliest(model: Model, probabilities: Any, top: int) -> list[dict[str, Any]]:
+    """The `top` likeliest classes of one image, [..., num_classes]; over a map of logits, the mean over its pixels."""
+    flat = probabilities.reshape(-1, probabilities.shape[-1]).mean(axis=0)
+    return [
+        {
+            "index": int(index),
+            "label": model.labels[index] if model.labels else str(index),
+            "probability": float(flat[index]),
+        }
+        for index in np.argsort(-flat, kind="stable")[:top]
+    ]

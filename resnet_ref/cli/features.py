@@ -1,0 +1,74 @@
+"""resnet-ref features: end points of many images, in one HDF5 file."""
+
+import click
+import h5py
+import numpy as np
+
+from resnet_ref.batches import batches
+from resnet_ref.cli.options import as_json, echo_json, model_options, progress_bar
+from resnet_ref.errors import ImageError
+from resnet_ref.images import find_images
+from resnet_ref.model import load_model
+from resnet_ref.weights.atomic import replacing
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR...")
+@click.option("-o", "--output", required=True, metavar="FILE.h5", help="The file to write, replaced if it is there.")
+@click.option(
+    "--end-point", "end_points", multiple=True, metavar="NAME", default=("global_pool",), show_default=True,
+    help="As slim names it; may be given several times.",
+)  # fmt: skip
+@model_options
+@as_json
+def features(
+    images: tuple[str, ...],
+    output: str,
+    end_points: tuple[str, ...],
+    weights: str | None,
+    device: str,
+    threads: int | None,
+    batch_size: int,
+    as_json: bool,
+) -> None:
+    """Compute end points of images, or of every image in a folder, and write them to an HDF5 file.
+
+    The file holds one float32 dataset [images, H, W, C] per end point, under its name, and `files`, their names in the
+    same order. It is written whole or not at all.
+
+    \b
+    resnet-ref features photos/ -o features.h5 --weights resnet_v1_50.h5
+    resnet-ref features a.png b.png -o f.h5 --end-point resnet_v1_50/block3 --end-point global_pool
+    """
+    files = find_images(images)
+    model = load_model(weights, device=device, threads=threads)
+    shapes = {}
+    done = 0
+    with (
+        replacing(output) as part,
+        h5py.File(part, "w") as store,
+        progress_bar(len(files), "computing") as bar,
+    ):
+        for names, batch in batches(model, files, batch_size, _stop):
+            _, values = model(batch, end_points=end_points)
+            for name, value in values.items():
+                if name not in store:
+                    store.create_dataset(name, (len(files), *value.shape[1:]), np.float32)
+                    shapes[name] = list(store[name].shape)
+                store[name][done : done + len(value)] = value
+            done += len(names)
+            bar.update(len(names))
+        store["files"] = np.array([str(file) for file in files], dtype=h5py.string_dtype())
+        store.attrs.update(
+            {"network": model.network.function, "scope": model.network.scope, "device": model.tier.device}
+        )
+    if as_json:
+        echo_json({"output": output, "images": len(files), "end_points": shapes})
+    else:
+        for name, shape in shapes.items():
+            click.echo(f"{name}  {shape}")
+        click.echo(f"{len(files)} images -> {output}")
+
+
+def _stop(error: ImageError) -> None:
+    raise error

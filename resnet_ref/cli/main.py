@@ -1,0 +1,74 @@
+"""resnet-ref: the group of commands, and how it ends.
+
+Exit status: 0 done; 1 the check that was asked for failed; 2 wrong use or input; 130 interrupted.
+"""
+
+import importlib
+import os
+import sys
+
+import click
+
+from resnet_ref.errors import ResnetRefError, VerificationError
+
+COMMANDS = ("classify", "features", "convert", "summary", "devices")
+
+
+class _Commands(click.Group):
+    """Imports a command's file when it is asked for, so that --help does not wait for Numba."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"resnet_ref.cli.{name}")
+        command: click.Command = getattr(module, name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="resnet-ref")
+def resnet_ref() -> None:
+    """slim's ResNet v1 without a framework.
+
+    \b
+    resnet-ref classify photo.jpg --weights resnet_v1_50.h5
+    resnet-ref convert resnet_v1_50_2016_08_28.tar.gz resnet_v1_50.h5
+    resnet-ref summary --variant resnet_v1_101 --size 513 513 --output-stride 8
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit the process."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        status = resnet_ref.main(arguments, prog_name="resnet-ref", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else error.format_message())
+        return 2
+    except click.ClickException as error:
+        return _fail(error.format_message(), 2)
+    except VerificationError as error:
+        return _fail(str(error), 1)
+    except ResnetRefError as error:
+        return _fail(str(error), 2)
+    except MemoryError as error:
+        return _fail(f"not enough memory ({error}); use fewer or smaller images, or a smaller --batch-size", 2)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # Who reads us has gone; Python's last flush must not complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _fail(message: str, status: int) -> int:
+    click.echo(f"resnet-ref: {' '.join(message.split())}", err=True)
+    return status

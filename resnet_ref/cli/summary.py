@@ -1,0 +1,82 @@
+"""resnet-ref summary: a network unit by unit, without running it."""
+
+from typing import Any
+
+import click
+
+from resnet_ref.cli.options import as_json, echo_json, echo_table
+from resnet_ref.cost import Cost, Row, cost
+from resnet_ref.network import Network
+from resnet_ref.resnet_v1 import DEFAULT_IMAGE_SIZE, UNITS
+from resnet_ref.weights_file import load_weights
+
+
+@click.command()
+@click.option("--weights", metavar="FILE", help="The network of a weights file.")
+@click.option("--variant", type=click.Choice(tuple(UNITS)), help="One of slim's; needs no weights.")
+@click.option("--num-classes", type=click.IntRange(0), default=1000, show_default=True, help="With --variant.")
+@click.option("--depth-multiplier", type=click.FloatRange(0), default=1.0, show_default=True, help="With --variant.")
+@click.option("--size", type=click.IntRange(1), nargs=2, metavar="H W", help="Of the images; else the network's own.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images at a time.")
+@click.option("--output-stride", type=int, help="Ratio of input to output size: 4, 8, 16 or 32.")
+@as_json
+def summary(
+    weights: str | None,
+    variant: str | None,
+    num_classes: int,
+    depth_multiplier: float,
+    size: tuple[int, int] | None,
+    batch: int,
+    output_stride: int | None,
+    as_json: bool,
+) -> None:
+    """Show each unit's output shape, stride, atrous rate, parameters, arithmetic and memory.
+
+    MFLOPs count a multiply-add as two; bytes are those of the unit's activations in float32.
+
+    \b
+    resnet-ref summary --variant resnet_v1_50
+    resnet-ref summary --variant resnet_v1_101 --size 513 513 --output-stride 8
+    """
+    if weights is not None and variant is not None:
+        raise click.UsageError("give --weights or --variant, not both")
+    side = (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)
+    if variant is not None:
+        network = Network.from_json(
+            {"function": variant, "num_classes": num_classes, "depth_multiplier": depth_multiplier}
+        )
+    else:
+        loaded = load_weights(weights)
+        network = loaded.network
+        if loaded.preprocessing is not None:
+            side = (loaded.preprocessing.height, loaded.preprocessing.width)
+    height, width = size or side
+    changes: dict[str, Any] = {} if output_stride is None else {"output_stride": output_stride}
+    # Larger images leave a map of logits, which is what a summary of them should show.
+    changes["spatial_squeeze"] = False
+    found = cost(network, batch, height, width, **changes)
+    if as_json:
+        echo_json({"network": network.to_json(), "batch": batch, "size": [height, width], **found.to_json()})
+    else:
+        click.echo(f"{network.function}, images [{batch}, {height}, {width}, {network.channels}]")
+        _echo(found)
+
+
+def _echo(found: Cost) -> None:
+    header = ("unit", "output", "stride", "total", "rate", "parameters", "MFLOPs", "bytes")
+    total = ("sum", "", "", "", "", f"{found.total_parameters:,}", _mega(found.total_flops), f"{found.total_bytes:,}")
+    echo_table(header, [*(_cells(row) for row in found.rows), total], left=2)
+    click.echo(
+        f"run layer by layer, activations need at most {found.peak_bytes / 2**20:.1f} MiB at once, "
+        f"the variables {4 * found.total_parameters / 2**20:.1f} MiB"
+    )
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    shape = "x".join(map(str, row.output[1:]))
+    numbers = (row.stride, row.total_stride, row.rate)
+    return (row.name, shape, *map(str, numbers), f"{row.parameters:,}", _mega(row.flops), f"{row.bytes:,}")
+
+
+def _mega(flops: int) -> str:
+    return f"{flops / 1e6:,.1f}"

@@ -1,0 +1,145 @@
+"""load_model: a weights file as something to call with images."""
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from difflib import get_close_matches
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_ref import kernels
+from resnet_ref.eager import Eager
+from resnet_ref.errors import DeviceError, ShapeError
+from resnet_ref.handle import Handle
+from resnet_ref.inputs import as_images
+from resnet_ref.kernels import Tier
+from resnet_ref.shapes import Shapes, Spec
+from resnet_ref.weights_file import Weights, load_weights
+
+Array = NDArray[Any]
+PRECISIONS = ("float32", "float64")
+ALGORITHMS = ("auto", "direct")
+
+
+class Model:
+    """A network with its weights on a device; made by `load_model`. Always in inference mode.
+
+    Calls from several threads are safe and give the numbers that one thread gives.
+    """
+
+    def __init__(self, weights: Weights, tier: Tier, dtype: "np.dtype[np.floating]") -> None:
+        self.network = weights.network
+        self.labels = weights.labels
+        self.preprocessing = weights.preprocessing
+        self.weights = weights
+        self.tier = tier
+        self.dtype = dtype
+        self._arrays: Mapping[str, Array] = {name: np.asarray(array, dtype) for name, array in weights.items()}
+
+    def __repr__(self) -> str:
+        return f"<{self.network.function} {self.network.scope} on {self.tier.device} from {self.weights.path}>"
+
+    @overload
+    def __call__(self, images: Any, end_points: None = None) -> Array: ...
+    @overload
+    def __call__(self, images: Any, end_points: Sequence[str]) -> tuple[Array, dict[str, Array]]: ...
+    def __call__(self, images: Any, end_points: Sequence[str] | None = None) -> Array | tuple[Array, dict[str, Array]]:
+        """Probabilities [N, num_classes] for images [N, H, W, C], preprocessed as the weights file says.
+
+        A network without logits returns its features [N, h, w, depth]; without spatial_squeeze, or without
+        global_pool, probabilities keep their height and width. With end_points=[names], also {name: array} of those.
+        ShapeError for images that do not fit, or names that the network does not have.
+        """
+        images = as_images(images, self.dtype)
+        if images.shape[3] != self.network.channels:
+            raise ShapeError(
+                f"{self.network.scope}: images must be [N, H, W, {self.network.channels}], got {list(images.shape)}"
+            )
+        self._check_range(images)
+        wanted = self._wanted(end_points, images.shape)
+        kept = _Kept({*wanted, "predictions"})
+        eager = Eager(self.tier, self._arrays, self.dtype)
+        net, _ = self.network.describe(Handle(eager, images, end_points=kept))
+        result = kept["predictions"] if "predictions" in kept else net.value
+        return result if end_points is None else (result, {name: kept[name] for name in wanted})
+
+    def end_points(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
+        """The names and shapes of the end points for one image [height, width], in slim's order."""
+        return self._described((1, height, width, self.network.channels))
+
+    def _described(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        _, specs = self.network.describe(Handle(Shapes(), Spec(shape)))
+        return {name: spec.shape for name, spec in specs.items()}
+
+    def _wanted(self, end_points: Sequence[str] | None, shape: tuple[int, ...]) -> list[str]:
+        """The names asked for, once the network is known to take images of this shape and to have them."""
+        known = self._described(shape)
+        if isinstance(end_points, str):
+            raise ShapeError(f"end_points must be a list of names; write end_points=[{end_points!r}]")
+        for name in end_points or ():
+            if name not in known:
+                near = get_close_matches(str(name), known, 3, 0.4)
+                raise ShapeError(
+                    f"{self.network.scope} has no end point {name!r}; the nearest are {', '.join(near) or ', '.join(known)}"
+                )
+        return list(end_points or ())
+
+    def _check_range(self, images: Array) -> None:
+        if self.preprocessing is not None and images.size and images.min() >= 0 and 0 < images.max() <= 1:
+            warnings.warn(
+                "these images lie in [0, 1]; slim's networks take pixels of 0..255 less the channels' means "
+                "(model.preprocessing does that)",
+                stacklevel=3,
+            )
+
+
+class _Kept(MutableMapping[str, Array]):
+    """A sink for end points that holds on to some of them only."""
+
+    def __init__(self, names: set[str]) -> None:
+        self._names = names
+        self._held: dict[str, Array] = {}
+
+    def __setitem__(self, name: str, value: Array) -> None:
+        if name in self._names:
+            self._held[name] = value
+
+    def __getitem__(self, name: str) -> Array:
+        return self._held[name]
+
+    def __delitem__(self, name: str) -> None:
+        del self._held[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+
+def load_model(
+    path: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    precision: str = "float32",
+    algorithm: str = "auto",
+    isa: str | None = None,
+    threads: int | None = None,
+) -> Model:
+    """A weights file, ready to be called with images; without one, the shipped digits network.
+
+    device: "definition" (NumPy), "cpu" (Numba), or "auto", the fastest there is. precision: "float32", or "float64" on
+    the definition. algorithm: "auto" or "direct", at present the same: im2col. isa: None; at present the compiler's
+    choice. threads: of the cpu device; None: as many as this process may run on. WeightsError for a file that is not
+    what it should be, DeviceError for what this version or machine does not have.
+    """
+    if precision not in PRECISIONS:
+        raise DeviceError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+    if algorithm not in ALGORITHMS:
+        raise DeviceError(f"algorithm must be one of {', '.join(ALGORITHMS)} in this version; got {algorithm!r}")
+    if isa is not None:
+        raise DeviceError(f"isa must be None in this version, the compiler chooses the instruction set; got {isa!r}")
+    tier = kernels.on(device, threads)
+    dtype = tier.dtype(precision)
+    return Model(load_weights(path), tier, dtype)

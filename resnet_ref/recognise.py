@@ -1,0 +1,145 @@
+"""From the names and shapes in a checkpoint to the network they belong to."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from resnet_ref.errors import CheckpointError
+from resnet_ref.network import Network
+from resnet_ref.resnet_v1 import BASE_DEPTHS, UNITS
+
+Shapes = Mapping[str, tuple[int, ...]]
+_UNIT = re.compile(r"^(?P<scope>.+)/block(?P<block>\d+)/unit_(?P<unit>\d+)/bottleneck_v1/conv1/weights$")
+# What a checkpoint of slim holds besides the network: the step, the mean of the training images, and per variable the
+# optimizer's slots and moving averages, whose names end in these.
+_SLOTS = re.compile(
+    r"/(Momentum(_\d+)?|ExponentialMovingAverage|RMSProp(_\d+)?|Adam(_\d+)?|Adagrad|Adadelta(_\d+)?|Ftrl(_\d+)?|"
+    r"OptimizerSlots|\.OPTIMIZER_SLOT/.*)$"
+)
+_BESIDE = re.compile(r"(^|/)(global_step|mean_rgb|save_counter|beta[12]_power)$")
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """The network, and what else the checkpoint holds: name -> why it is left out."""
+
+    network: Network
+    skipped: Mapping[str, str]
+
+
+def recognise(shapes: Shapes, overrides: Mapping[str, Any] | None = None) -> Recognised:
+    """The ResNet v1 whose variables these are.
+
+    shapes: every numeric variable's name and shape. overrides: entries of Network.from_json that are taken instead of
+    what is recognised. CheckpointError says what is missing, unexpected or cannot be told from variables.
+    """
+    skipped = {name: reason for name in shapes if (reason := _beside(name))}
+    rest = {name: shape for name, shape in shapes.items() if name not in skipped}
+    call = {**_call(rest, overrides or {}), **(overrides or {})}
+    network = Network.from_json(call)
+    _compare(network, rest)
+    return Recognised(network, skipped)
+
+
+def _beside(name: str) -> str | None:
+    if _SLOTS.search(name):
+        return "moving average of a weight" if name.endswith("ExponentialMovingAverage") else "optimizer slot"
+    if _BESIDE.search(name):
+        return "not part of the network"
+    return None
+
+
+def _call(shapes: Shapes, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The call that has these variables, as far as variables tell."""
+    if "function" in overrides and "blocks" in overrides and "scope" in overrides:
+        return {}
+    matches = [match for name in shapes if (match := _UNIT.match(name))]
+    scopes = sorted({match["scope"] for match in matches})
+    wanted = overrides.get("scope")
+    if wanted is not None and wanted not in scopes or not scopes:
+        near = f"the scopes with such blocks are {', '.join(scopes)}" if scopes else "no variable has such a name"
+        raise CheckpointError(
+            "this is no ResNet v1 of slim: expected variables like SCOPE/block1/unit_1/bottleneck_v1/conv1/weights"
+            + (f" with scope {wanted}" if wanted else "")
+            + f"; {near}. It holds {', '.join(list(shapes)[:3]) or 'nothing'} ..."
+        )
+    if wanted is None and len(scopes) > 1:
+        raise CheckpointError(f"this holds several networks, {', '.join(scopes)}; choose one with --scope")
+    scope = wanted or scopes[0]
+    units = _units_per_block(matches, scope)
+    call: dict[str, Any] = {"scope": scope, **_variant(units, scope, overrides)}
+    depths = [shapes[f"{scope}/block{b}/unit_1/bottleneck_v1/conv1/weights"][-1] for b in range(1, len(units) + 1)]
+    if not {"depth_multiplier", "min_base_depth"} & set(overrides):
+        call |= _width(depths)
+    if f"{scope}/logits/weights" in shapes:
+        call["num_classes"] = shapes[f"{scope}/logits/weights"][-1]
+    has_norm = any(name.startswith(f"{scope}/") and name.endswith("/BatchNorm/beta") for name in shapes)
+    has_gamma = any(name.startswith(f"{scope}/") and name.endswith("/BatchNorm/gamma") for name in shapes)
+    arg_scope = {} if has_norm else {"use_batch_norm": False}
+    if has_norm and not has_gamma:
+        arg_scope["batch_norm_scale"] = False
+    return call | ({"arg_scope": arg_scope} if arg_scope else {})
+
+
+def _units_per_block(matches: list["re.Match[str]"], scope: str) -> tuple[int, ...]:
+    last: dict[int, int] = {}
+    for match in matches:
+        if match["scope"] == scope:
+            last[int(match["block"])] = max(last.get(int(match["block"]), 0), int(match["unit"]))
+    return tuple(last[block] for block in sorted(last))
+
+
+def _variant(units: tuple[int, ...], scope: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    if "function" in overrides:
+        return {}
+    for function, expected in UNITS.items():
+        if units == expected:
+            return {"function": function}
+    known = "; ".join(f"{function} {expected}" for function, expected in UNITS.items())
+    raise CheckpointError(
+        f"{scope} has {units} units per block; the known variants are {known}. Strides cannot be told from variables: "
+        "describe the network with --network FILE.json"
+    )
+
+
+def _width(depths: list[int]) -> dict[str, Any]:
+    """depth_multiplier and min_base_depth that give these base depths; slim's defaults are left out."""
+    for least in (8, min(depths)):
+        free = [(depth, base) for depth, base in zip(depths, BASE_DEPTHS, strict=False) if depth != least]
+        low = max((depth / base for depth, base in free), default=0)
+        high = min(((depth + 1) / base for depth, base in free), default=least / BASE_DEPTHS[-1])
+        multiplier = _shortest_decimal(low, high)
+        if multiplier is not None and [max(int(d * multiplier), least) for d in BASE_DEPTHS] == depths:
+            found = {} if multiplier == 1 else {"depth_multiplier": multiplier}
+            return found | ({} if least == 8 else {"min_base_depth": least})
+    raise CheckpointError(
+        f"the base depths {depths} are not max(int(d * depth_multiplier), min_base_depth) for d in {list(BASE_DEPTHS)}; "
+        "give --depth-multiplier and --min-base-depth, or describe the network with --network FILE.json"
+    )
+
+
+def _shortest_decimal(low: float, high: float) -> float | None:
+    """The number in [low, high) with the fewest decimals: most likely what somebody typed."""
+    for decimals in range(10):
+        candidate = math.ceil(low * 10**decimals) / 10**decimals
+        if low <= candidate < high:
+            return candidate
+    return None
+
+
+def _compare(network: Network, shapes: Shapes) -> None:
+    expected = network.variables()
+    problems = [f"{name} {list(shape)} is missing" for name, shape in expected.items() if name not in shapes]
+    for name, shape in shapes.items():
+        if name not in expected:
+            problems.append(f"{name} {list(shape)} is not a variable of the network")
+        elif shape != expected[name]:
+            problems.append(f"{name} has shape {list(shape)}, expected {list(expected[name])}")
+    if problems:
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise CheckpointError(
+            f"this looks like {network.to_json()}, but {'; '.join(problems[:5])}{more}. "
+            "If it is another network, say which with the options of `resnet-ref convert`"
+        )
