@@ -12,7 +12,7 @@ def bounds(activation: str | None) -> tuple[float, float]:
 
     `activation` is None, "relu" or "relu6" (tf.nn.relu, tf.nn.relu6); ShapeError otherwise.
     """
-    if activation is not None and not isinstance(activation, str) or activation not in _BOUNDS:
+    if (activation is not None and not isinstance(activation, str)) or activation not in _BOUNDS:
         raise ShapeError(
             f'activation must be None, "relu" or "relu6", got {activation!r}; activations are given by name'
         )

@@ -1,6 +1,7 @@
 """One device's kernels under the names and signatures that all tiers share; arguments are checked here, once."""
 
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -33,10 +34,10 @@ class Tier:
         """The number of threads a kernel call may use."""
         return self._options.get("threads", 1)
 
-    def dtype(self, dtype: DTypeLike) -> "np.dtype[np.floating]":
+    def dtype(self, dtype: DTypeLike) -> "np.dtype[Any]":
         """`dtype`, where this device computes in it; DeviceError otherwise."""
         try:
-            wanted = np.dtype(dtype)
+            wanted: np.dtype[Any] = np.dtype(dtype)
         except TypeError:
             wanted = np.dtype(np.void)
         if wanted.name not in self.dtypes:
@@ -49,7 +50,7 @@ class Tier:
     def im2col(self, x: Array, rows: Window, cols: Window) -> Array:
         """[N, H, W, C] -> [N*OH*OW, KH*KW*C]: row (n, oy, ox) holds what that output reads, padding as zeros."""
         self._check("im2col", x=x, x_axes="NHWC")
-        return self._kernels.im2col(x, rows, cols, **self._options)  # type: ignore[no-any-return]
+        return self._kernels.im2col(x, rows, cols, **self._options)
 
     def conv2d(
         self,
@@ -88,9 +89,7 @@ class Tier:
                     f"output's shape {list(shape)}"
                 )
         epilogue = {"bias": bias, "residual": residual, "residual_stride": residual_stride, "activation": activation}
-        return self._kernels.conv2d(  # type: ignore[no-any-return]
-            _contiguous(x), _contiguous(w), rows, cols, **epilogue, out=out, **self._options
-        )
+        return self._kernels.conv2d(_contiguous(x), _contiguous(w), rows, cols, **epilogue, out=out, **self._options)
 
     def batch_norm(
         self,
@@ -115,7 +114,7 @@ class Tier:
         numbers = {"gamma": gamma, "beta": beta, "mean": mean, "variance": variance}
         self._expect("batch_norm", **{name: (array, channels) for name, array in numbers.items()}, out=(out, x.shape))
         self._same_dtype("batch_norm", x, **numbers, out=out)
-        return self._kernels.batch_norm(  # type: ignore[no-any-return]
+        return self._kernels.batch_norm(
             _contiguous(x), gamma, beta, mean, variance, epsilon, activation=activation, out=out, **self._options
         )
 
@@ -124,40 +123,40 @@ class Tier:
         self._check("batch_statistics", x=x, x_axes="NHWC")
         if x.size == 0:
             raise ShapeError(f"batch_statistics: an empty batch {list(x.shape)} has no mean; give at least one image")
-        return self._kernels.batch_statistics(_contiguous(x), **self._options)  # type: ignore[no-any-return]
+        return self._kernels.batch_statistics(_contiguous(x), **self._options)
 
     def moving_average(self, moving: Array, batch: Array, decay: float) -> Array:
         """moving - (moving - batch) * (1 - decay), both [C]: TensorFlow's assign_moving_average."""
         self._expect("moving_average", batch=(batch, moving.shape))
-        return self._kernels.moving_average(moving, batch, decay)  # type: ignore[no-any-return]
+        return self._kernels.moving_average(moving, batch, decay)
 
     def unbiased(self, variance: Array, count: int) -> Array:
         """variance [C] * count / (count - 1): what TensorFlow feeds to moving_variance (for count 1: variance)."""
-        return self._kernels.unbiased(variance, count)  # type: ignore[no-any-return]
+        return self._kernels.unbiased(variance, count)
 
     def max_pool2d(self, x: Array, rows: Window, cols: Window) -> Array:
         """[N, H, W, C] -> [N, OH, OW, C] (tf.nn.max_pool2d): padding and NaN never win the maximum."""
         self._check("max_pool2d", x=x, x_axes="NHWC")
         rows.out(x.shape[1]), cols.out(x.shape[2])
-        return self._kernels.max_pool2d(_contiguous(x), rows, cols, **self._options)  # type: ignore[no-any-return]
+        return self._kernels.max_pool2d(_contiguous(x), rows, cols, **self._options)
 
     def subsample(self, x: Array, factor: int) -> Array:
         """x[:, ::factor, ::factor, :] (slim's subsample)."""
         self._check("subsample", x=x, x_axes="NHWC")
         subsampled(x.shape[1], factor)
-        return self._kernels.subsample(x, factor, **self._options)  # type: ignore[no-any-return]
+        return self._kernels.subsample(x, factor, **self._options)
 
     def spatial_mean(self, x: Array) -> Array:
         """[N, H, W, C] -> [N, 1, 1, C]: the mean over height and width (slim's pool5), summed in float64."""
         self._check("spatial_mean", x=x, x_axes="NHWC")
-        return self._kernels.spatial_mean(_contiguous(x), **self._options)  # type: ignore[no-any-return]
+        return self._kernels.spatial_mean(_contiguous(x), **self._options)
 
     def add_bias(self, x: Array, bias: Array) -> Array:
         """x [..., C] + bias [C] (tf.nn.bias_add)."""
         self._check("add_bias", x=x)
         self._expect("add_bias", bias=(bias, x.shape[-1:]))
         self._same_dtype("add_bias", x, bias=bias)
-        return self._kernels.add_bias(_contiguous(x), bias, **self._options)  # type: ignore[no-any-return]
+        return self._kernels.add_bias(_contiguous(x), bias, **self._options)
 
     def relu(self, x: Array, *, out: Array | None = None) -> Array:
         """max(x, 0), any shape (tf.nn.relu): NaN stays NaN. `out` may be x."""
@@ -180,7 +179,7 @@ class Tier:
         self._check("softmax", x=x)
         if x.shape[-1] == 0:
             raise ShapeError(f"softmax: the last axis of {list(x.shape)} holds no class")
-        return self._kernels.softmax(_contiguous(x), **self._options)  # type: ignore[no-any-return]
+        return self._kernels.softmax(_contiguous(x), **self._options)
 
     def _pointwise(self, kernel: str, *arrays: Array, out: Array | None) -> Array:
         self._check(kernel, x=arrays[0])
@@ -190,7 +189,7 @@ class Tier:
         self._expect(kernel, out=(out, arrays[0].shape))
         self._same_dtype(kernel, arrays[0], out=out)
         function = getattr(self._kernels, kernel)
-        return function(*map(_contiguous, arrays), out=out, **self._options)  # type: ignore[no-any-return]
+        return function(*map(_contiguous, arrays), out=out, **self._options)
 
     def _check(self, kernel: str, *, x: Array, x_axes: str = "") -> None:
         if not isinstance(x, np.ndarray):

@@ -88,7 +88,8 @@ def _labels(labels: Callable[[int], Sequence[str]] | None, num_classes: int | No
         return None
     if labels is not None:
         return tuple(labels(num_classes))
-    return tuple(imagenet_labels(num_classes)) if num_classes in (1000, 1001) else None
+    known = imagenet_labels(num_classes)
+    return None if known is None else tuple(known)
 
 
 def _origin(checkpoint: Checkpoint) -> dict[str, Any]:

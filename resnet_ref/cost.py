@@ -31,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Cost:
-    """rows: in order; total_*: their sums; peak_bytes: the most that activations need at once when run layer by layer."""
+    """rows: in order; total_*: their sums; peak_bytes: the most that activations need at once, run layer by layer."""
 
     rows: tuple[Row, ...]
     total_parameters: int

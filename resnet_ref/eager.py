@@ -23,7 +23,7 @@ class Eager:
         self,
         tier: Tier,
         weights: Mapping[str, Array],
-        dtype: "np.dtype[np.floating]",
+        dtype: "np.dtype[Any]",
         updates: MutableMapping[str, Array] | None = None,
     ) -> None:
         self.tier = tier

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from resnet_ref.errors import ShapeError
 
 
-def as_images(images: Any, dtype: "np.dtype[np.floating]") -> NDArray[Any]:
+def as_images(images: Any, dtype: "np.dtype[Any]") -> NDArray[Any]:
     """[N, H, W, C] in `dtype`, C-contiguous, from an array, anything with __array__, or anything with DLPack.
 
     Any real dtype is converted. The input is not modified and may be returned itself. ShapeError for another rank,

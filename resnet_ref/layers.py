@@ -81,8 +81,8 @@ def spatial_squeeze(inputs: Handle) -> Handle:
     """tf.squeeze(inputs, [1, 2]): [N, 1, 1, C] -> [N, C]; ShapeError where height or width is not 1."""
     if inputs.shape[1:3] != (1, 1):
         raise ShapeError(
-            f"{inputs.scope}/SpatialSqueeze: can not squeeze axes 1 and 2 of {list(inputs.shape)}, expected sizes of 1; "
-            "pass spatial_squeeze=False for a map of logits, or keep global_pool=True"
+            f"{inputs.scope}/SpatialSqueeze: can not squeeze axes 1 and 2 of {list(inputs.shape)}, "
+            "expected sizes of 1; pass spatial_squeeze=False for a map of logits, or keep global_pool=True"
         )
     return inputs.holding(inputs.interpreter.squeeze(inputs.value))
 

@@ -29,7 +29,7 @@ class Model:
     Calls from several threads are safe and give the numbers that one thread gives.
     """
 
-    def __init__(self, weights: Weights, tier: Tier, dtype: "np.dtype[np.floating]") -> None:
+    def __init__(self, weights: Weights, tier: Tier, dtype: "np.dtype[Any]") -> None:
         self.network = weights.network
         self.labels = weights.labels
         self.preprocessing = weights.preprocessing
@@ -62,7 +62,7 @@ class Model:
         kept = _Kept({*wanted, "predictions"})
         eager = Eager(self.tier, self._arrays, self.dtype)
         net, _ = self.network.describe(Handle(eager, images, end_points=kept))
-        result = kept["predictions"] if "predictions" in kept else net.value
+        result = kept.get("predictions", net.value)
         return result if end_points is None else (result, {name: kept[name] for name in wanted})
 
     def end_points(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
@@ -81,9 +81,8 @@ class Model:
         for name in end_points or ():
             if name not in known:
                 near = get_close_matches(str(name), known, 3, 0.4)
-                raise ShapeError(
-                    f"{self.network.scope} has no end point {name!r}; the nearest are {', '.join(near) or ', '.join(known)}"
-                )
+                some = f"the nearest are {', '.join(near)}" if near else f"it has {', '.join(known)}"
+                raise ShapeError(f"{self.network.scope} has no end point {name!r}; {some}")
         return list(end_points or ())
 
     def _check_range(self, images: Array) -> None:

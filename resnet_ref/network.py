@@ -48,7 +48,7 @@ class Network:
         arguments = {**self.arguments, **changes, "is_training": False}
         if self.blocks:
             arguments["blocks"] = self.blocks
-        return getattr(nets, self.function)(inputs, arg_scope=self.arg_scope, **arguments)  # type: ignore[no-any-return]
+        return getattr(nets, self.function)(inputs, arg_scope=self.arg_scope, **arguments)
 
     def shapes(self, batch: int, height: int, width: int, **changes: Any) -> Shapes:
         """What the network is for images [batch, height, width, channels]."""
@@ -81,8 +81,9 @@ class Network:
         WeightsError names what is unknown, missing or out of bounds.
         """
         if not isinstance(data, Mapping) or data.get("function") not in FUNCTIONS:
+            functions = ", ".join(FUNCTIONS)
             raise WeightsError(
-                f'a network is described as {{"function": F, ...}} with F one of {", ".join(FUNCTIONS)}; got {data!r:.200}'
+                f'a network is described as {{"function": F, ...}} with F one of {functions}; got {data!r:.200}'
             )
         rest = dict(data)
         function, blocks, channels = rest.pop("function"), rest.pop("blocks", None), rest.pop("channels", 3)

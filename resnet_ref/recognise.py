@@ -58,7 +58,7 @@ def _call(shapes: Shapes, overrides: Mapping[str, Any]) -> dict[str, Any]:
     matches = [match for name in shapes if (match := _UNIT.match(name))]
     scopes = sorted({match["scope"] for match in matches})
     wanted = overrides.get("scope")
-    if wanted is not None and wanted not in scopes or not scopes:
+    if (wanted is not None and wanted not in scopes) or not scopes:
         near = f"the scopes with such blocks are {', '.join(scopes)}" if scopes else "no variable has such a name"
         raise CheckpointError(
             "this is no ResNet v1 of slim: expected variables like SCOPE/block1/unit_1/bottleneck_v1/conv1/weights"
@@ -115,8 +115,8 @@ def _width(depths: list[int]) -> dict[str, Any]:
             found = {} if multiplier == 1 else {"depth_multiplier": multiplier}
             return found | ({} if least == 8 else {"min_base_depth": least})
     raise CheckpointError(
-        f"the base depths {depths} are not max(int(d * depth_multiplier), min_base_depth) for d in {list(BASE_DEPTHS)}; "
-        "give --depth-multiplier and --min-base-depth, or describe the network with --network FILE.json"
+        f"the base depths {depths} are not max(int(d * depth_multiplier), min_base_depth) for d in "
+        f"{list(BASE_DEPTHS)}; give --depth-multiplier and --min-base-depth, or describe the network with --network FILE.json"
     )
 
 

@@ -7,7 +7,7 @@ describes), with slim's parameters, order and defaults; see `resnet_ref.calling.
 arguments that all of them add.
 """
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -222,7 +222,7 @@ def _variant(
     inputs: Handle, min_base_depth: int, depth_multiplier: float, scope: str | None, variant: str, **arguments: Any
 ) -> tuple[Handle, MutableMapping[str, Any]]:
     blocks = variant_blocks(variant, min_base_depth, depth_multiplier)
-    return resnet_v1(inputs, blocks, scope=scope, **arguments)  # type: ignore[no-any-return]
+    return resnet_v1(inputs, blocks, scope=scope, **arguments)
 
 
 for _network in (resnet_v1, resnet_v1_50, resnet_v1_101, resnet_v1_152, resnet_v1_200):

@@ -70,9 +70,8 @@ def load(
             digest.add(name, arrays[name])
             _require_finite(f"{path}: {name}", arrays[name])
         if digest.hexdigest() != file.attrs.get("sha256"):
-            raise WeightsError(
-                f"{path} is damaged: its SHA-256 is {digest.hexdigest()}, it says {file.attrs.get('sha256')!r}; {_ADVICE}"
-            )
+            said = file.attrs.get("sha256")
+            raise WeightsError(f"{path} is damaged: its SHA-256 is {digest.hexdigest()}, it says {said!r}; {_ADVICE}")
     return {name: arrays[name] for name in expected}, description
 
 
@@ -122,8 +121,8 @@ def _describe(path: str | os.PathLike[str], file: h5py.File) -> Description:
         found, version = attributes.pop("format", None), attributes.pop("version", None)
         if found != FORMAT:
             raise WeightsError(
-                f"{path} is HDF5 but no weights file of resnet-ref: attribute 'format' is {found!r}, expected {FORMAT!r}; "
-                "make one with save_weights or `resnet-ref convert`"
+                f"{path} is HDF5 but no weights file of resnet-ref: attribute 'format' is {found!r}, "
+                f"expected {FORMAT!r}; make one with save_weights or `resnet-ref convert`"
             )
         if version != VERSION:
             raise WeightsError(

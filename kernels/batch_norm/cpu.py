@@ -15,7 +15,7 @@ STATISTICS_ROWS = 4096  # rows summed into one partial sum; fixed, so that resul
 
 
 @compiled
-def _normalise(x, mean, scale, beta, low, high, first, last, y):  # type: ignore[no-untyped-def]
+def _normalise(x, mean, scale, beta, low, high, first, last, y):
     """y[p] = clamp((x[p] - mean) * scale + beta) for rows p in [first, last); all 2-D [rows, C] or [C]."""
     for p in range(first, last):
         for c in range(x.shape[1]):
@@ -24,14 +24,14 @@ def _normalise(x, mean, scale, beta, low, high, first, last, y):  # type: ignore
 
 
 @compiled
-def _add_rows(x, first, last, total):  # type: ignore[no-untyped-def]
+def _add_rows(x, first, last, total):
     for p in range(first, last):
         for c in range(x.shape[1]):
             total[c] += x[p, c]
 
 
 @compiled
-def _add_squares(x, mean, first, last, total):  # type: ignore[no-untyped-def]
+def _add_squares(x, mean, first, last, total):
     for p in range(first, last):
         for c in range(x.shape[1]):
             d = x[p, c] - mean[c]

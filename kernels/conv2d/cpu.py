@@ -27,7 +27,7 @@ _scratch = threading.local()
 
 
 @compiled
-def _gather(x, rows, cols, oh, ow, first, last, matrix):  # type: ignore[no-untyped-def]
+def _gather(x, rows, cols, oh, ow, first, last, matrix):
     """matrix[p - first] = the taps of output pixel p of the [N, OH, OW] there are, for p in [first, last)."""
     _, h, w, c = x.shape
     for p in range(first, last):
@@ -45,7 +45,7 @@ def _gather(x, rows, cols, oh, ow, first, last, matrix):  # type: ignore[no-unty
 
 
 @compiled
-def _finish(y, first, last, left, right, bias, residual, stride, low, high):  # type: ignore[no-untyped-def]
+def _finish(y, first, last, left, right, bias, residual, stride, low, high):
     """The epilogue on y[first:last, left:right], where y is [N*OH*OW, F] and residual [N, RH, RW, F], or empty."""
     _, rh, rw, _ = residual.shape
     oh, ow = (rh + stride - 1) // stride, (rw + stride - 1) // stride

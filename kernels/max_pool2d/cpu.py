@@ -11,7 +11,7 @@ _LOWEST = np.finfo(np.float32).min
 
 
 @compiled
-def _pool_row(x, rows, cols, n, oy, y):  # type: ignore[no-untyped-def]
+def _pool_row(x, rows, cols, n, oy, y):
     """One row of outputs: y [OW, C]. `v > best` is false for NaN, so NaN never wins."""
     _, h, w, c = x.shape
     for ox in range(y.shape[0]):

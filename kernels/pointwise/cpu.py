@@ -13,14 +13,14 @@ PIECE = 1 << 16
 
 
 @compiled
-def _clamp(x, low, high, y):  # type: ignore[no-untyped-def]
+def _clamp(x, low, high, y):
     for i in range(x.size):
         v = x[i]
         y[i] = low if v < low else high if v > high else v
 
 
 @compiled
-def _add_clamp(shortcut, residual, low, high, bound, y):  # type: ignore[no-untyped-def]
+def _add_clamp(shortcut, residual, low, high, bound, y):
     """y = clamp(shortcut + clip(residual, -bound, bound))."""
     for i in range(y.size):
         r = residual[i]
@@ -30,7 +30,7 @@ def _add_clamp(shortcut, residual, low, high, bound, y):  # type: ignore[no-unty
 
 
 @compiled
-def _add_rows(x, bias, y):  # type: ignore[no-untyped-def]
+def _add_rows(x, bias, y):
     for p in range(x.shape[0]):
         for c in range(x.shape[1]):
             y[p, c] = x[p, c] + bias[c]

@@ -9,11 +9,11 @@ from resnet_ref.kernels.vector.compiled import compiled
 
 
 @compiled
-def _rows(x, y):  # type: ignore[no-untyped-def]
+def _rows(x, y):
     """y = softmax of each row of x [rows, classes]; the sum runs in float64."""
     for r in range(x.shape[0]):
         largest = x[r].max()
-        total = 0.0
+        total = np.float64(0)
         for c in range(x.shape[1]):
             e = np.float32(math.exp(x[r, c] - largest))
             y[r, c] = e

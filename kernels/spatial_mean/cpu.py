@@ -7,7 +7,7 @@ from resnet_ref.kernels.vector.compiled import compiled
 
 
 @compiled
-def _mean(x, total, y):  # type: ignore[no-untyped-def]
+def _mean(x, total, y):
     """y [N, C] = mean of x [N, H*W, C] over the middle axis; total [C] float64."""
     for n in range(x.shape[0]):
         total[:] = 0

@@ -8,7 +8,7 @@ from resnet_ref.kernels.vector.compiled import compiled
 
 
 @compiled
-def _copy(x, factor, y):  # type: ignore[no-untyped-def]
+def _copy(x, factor, y):
     for n in range(y.shape[0]):
         for oy in range(y.shape[1]):
             for ox in range(y.shape[2]):

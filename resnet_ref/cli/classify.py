@@ -39,7 +39,7 @@ def classify(
     if model.network.num_classes is None:
         raise WeightsError(f"{model.weights.path} has no logits, so it names no class; use `resnet-ref features`")
     failed: list[ImageError] = []
-    results = []
+    results: list[dict[str, Any]] = []
     with progress_bar(len(files), "classifying") as bar:
         for names, batch in batches(model, files, batch_size, failed.append):
             for name, row in zip(names, model(batch), strict=True):

@@ -15,16 +15,13 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON for a
 
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """What load_model takes, and the batch size."""
-    for option in reversed(
-        (
-            click.option("--weights", metavar="FILE", help="A weights file; without it, the shipped digits network."),
-            click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),
-            click.option("--threads", type=click.IntRange(1, 1024), help="Of the cpu; all there are if not given."),
-            click.option(
-                "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images at a time."
-            ),
-        )
-    ):
+    options: list[Decorator] = [
+        click.option("--weights", metavar="FILE", help="A weights file; without it, the shipped digits network."),
+        click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),
+        click.option("--threads", type=click.IntRange(1, 1024), help="Of the cpu; all there are if not given."),
+        click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images at a time."),
+    ]
+    for option in reversed(options):
         function = option(function)
     return function
 
