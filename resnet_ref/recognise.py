@@ -116,7 +116,8 @@ def _width(depths: list[int]) -> dict[str, Any]:
             return found | ({} if least == 8 else {"min_base_depth": least})
     raise CheckpointError(
         f"the base depths {depths} are not max(int(d * depth_multiplier), min_base_depth) for d in "
-        f"{list(BASE_DEPTHS)}; give --depth-multiplier and --min-base-depth, or describe the network with --network FILE.json"
+        f"{list(BASE_DEPTHS)}; give --depth-multiplier and --min-base-depth, or describe the network with "
+        "--network FILE.json"
     )
 
 

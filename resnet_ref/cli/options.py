@@ -1,6 +1,7 @@
 """Options and output that several commands share."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,14 +9,14 @@ import click
 
 from resnet_ref.kernels import DEVICES
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON for a machine to read.")
 
 
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """What load_model takes, and the batch size."""
-    options: list[Decorator] = [
+    options: list[Option] = [
         click.option("--weights", metavar="FILE", help="A weights file; without it, the shipped digits network."),
         click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),
         click.option("--threads", type=click.IntRange(1, 1024), help="Of the cpu; all there are if not given."),
@@ -28,8 +29,7 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def progress_bar(length: int, label: str) -> Any:
     """A bar on stderr while a person watches; click's, as a context manager with `update(steps)`."""
-    stream = click.get_text_stream("stderr")
-    return click.progressbar(length=length, label=label, file=stream, hidden=not stream.isatty())
+    return click.progressbar(length=length, label=label, file=sys.stderr, hidden=not sys.stderr.isatty())
 
 
 def echo_json(data: Any) -> None:
