@@ -1,0 +1,126 @@
+"""How fast a checkpoint of resnet_v1_50's size is read, beside TensorFlow's own reader, and how much memory it takes.
+
+    python benchmarks/checkpoint_reading.py [--runs 9]
+
+TensorFlow writes the files and must be installed. Each run reads every variable; the two readers take turns, every
+number is compared before anything is timed, and medians are printed. The files stay in the page cache throughout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from resnet_ref.weights.checkpoint import open_checkpoint
+
+Arrays = dict[str, npt.NDArray[Any]]
+MIB = 1 << 20
+UNITS = (3, 4, 6, 3)
+
+
+def shapes() -> dict[str, tuple[int, ...]]:
+    """Return resnet_v1_50's convolutions and batch norms: name -> shape."""
+    found: dict[str, tuple[int, ...]] = {"logits/weights": (1, 1, 2048, 1000), "logits/biases": (1000,)}
+
+    def conv(name: str, size: int, depth_in: int, depth: int) -> int:
+        found[f"{name}/weights"] = (size, size, depth_in, depth)
+        for value in ("gamma", "beta", "moving_mean", "moving_variance"):
+            found[f"{name}/BatchNorm/{value}"] = (depth,)
+        return depth
+
+    depth = conv("conv1", 7, 3, 64)
+    for block, units in enumerate(UNITS, 1):
+        base = 32 << block
+        for unit in range(1, units + 1):
+            scope = f"block{block}/unit_{unit}/bottleneck_v1"
+            if depth != 4 * base:
+                conv(f"{scope}/shortcut", 1, depth, 4 * base)
+            narrow = conv(f"{scope}/conv1", 1, depth, base)
+            depth = conv(f"{scope}/conv3", 1, conv(f"{scope}/conv2", 3, narrow, base), 4 * base)
+    return {f"resnet_v1_50/{name}": shape for name, shape in found.items()}
+
+
+def write(folder: Path, version: int) -> str:
+    """Let TensorFlow write random variables of those shapes; return the prefix."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    folder.mkdir()
+    with tf.Graph().as_default(), v1.Session() as session:
+        for number, (name, shape) in enumerate(shapes().items()):
+            v1.get_variable(name, initializer=tf.random.stateless_normal(shape, (number, 1)))
+        session.run(v1.global_variables_initializer())
+        return str(v1.train.Saver(write_version=version).save(session, str(folder / "model.ckpt")))
+
+
+def ours(path: str) -> Arrays:
+    with open_checkpoint(path) as checkpoint:
+        return {name: checkpoint.read(name) for name in checkpoint.variables}
+
+
+def tensorflows(path: str) -> Arrays:
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(path)
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def seconds(read: Callable[[str], Arrays], path: str) -> float:
+    start = time.perf_counter()
+    read(path)
+    return time.perf_counter() - start
+
+
+def peak_growth(path: str) -> float:
+    """Return by how many MiB a fresh process' peak memory grows while it reads one variable after the other (Linux).
+
+    From VmHWM: getrusage's maximum would be that of the process that started this one, where that was larger.
+    """
+    code = (
+        "import re, sys; from resnet_ref.weights.checkpoint import open_checkpoint\n"
+        "def peak(): return int(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1])\n"
+        "before = peak()\n"
+        "with open_checkpoint(sys.argv[1]) as c:\n"
+        "    for name in c.variables: c.read(name)\n"
+        "print((peak() - before) / 1024)"
+    )
+    return float(subprocess.run([sys.executable, "-c", code, path], check=True, capture_output=True, text=True).stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=9)
+    runs = parser.parse_args().runs
+    largest = max(4 * int(np.prod(shape)) for shape in shapes().values())
+    print(f"{len(shapes())} variables, the largest {largest / MIB:.1f} MiB; median of {runs} runs")
+    print(f"{'format':8} {'MiB':>7} {'ours, s':>9} {'TF, s':>9} {'ours/TF':>8} {'peak growth, MiB':>17}")
+    with tempfile.TemporaryDirectory() as folder:
+        for version in (1, 2):
+            path = write(Path(folder) / f"v{version}", version)
+            mine, theirs = ours(path), tensorflows(path)
+            if mine.keys() != theirs.keys() or not all(np.array_equal(mine[name], theirs[name]) for name in mine):
+                raise SystemExit(f"V{version}: the two readers disagree")
+            size = sum(array.nbytes for array in mine.values()) / MIB
+            del mine, theirs
+            pairs = [(seconds(ours, path), seconds(tensorflows, path)) for _ in range(runs)]
+            a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
+            print(f"V{version:<7} {size:7.1f} {a:9.4f} {b:9.4f} {a / b:8.2f} {peak_growth(path):17.1f}")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    warnings.simplefilter("ignore")
+    main()

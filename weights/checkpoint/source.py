@@ -1,0 +1,88 @@
+"""A file that is read piecewise: bounds first, then bytes, then (where the format has one) their checksum."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from resnet_ref.errors import CheckpointError
+
+AGAIN = "The file is damaged or incomplete: copy or download it again."
+
+
+def masked_crc32c(data: bytes | npt.NDArray[np.uint8]) -> int:
+    """Return the CRC-32C of `data` rotated and offset the way TensorFlow stores it.
+
+    (A checksum of bytes that themselves hold checksums would be weak, hence the mask.)
+    """
+    crc = int(google_crc32c.value(data))
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+class Source:
+    """One file, held open; `name` is what messages call it and `size` its length in bytes when it was opened."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.name = name
+        self._lock = threading.Lock()
+        try:
+            self._file = path.open("rb", buffering=0)
+            self.size = self._file.seek(0, 2)
+        except OSError as error:
+            raise CheckpointError(f"{name}: cannot be opened: {error.strerror or error}.") from error
+
+    def read(self, offset: int, size: int, what: str) -> bytes:
+        """Return `size` bytes from `offset`; nothing is allocated unless the file has that many.
+
+        Raises CheckpointError, which calls the bytes `what`.
+        """
+        self._check(offset, size, what)
+        with self._lock:
+            try:
+                self._file.seek(offset)
+                data = self._file.read(size) or b""
+                while len(data) < size and (more := self._file.read(size - len(data))):
+                    data += more
+            except (OSError, ValueError) as error:
+                raise CheckpointError(f"{self.name}: {what} cannot be read: {error}.") from error
+        self._check_complete(len(data), size, what)
+        return data
+
+    def read_into(self, raw: npt.NDArray[np.uint8], offset: int, what: str) -> None:
+        """Fill `raw` (uint8, contiguous) with the bytes from `offset` on. Raises CheckpointError."""
+        self._check(offset, raw.size, what)
+        done = 0
+        with self._lock:
+            try:
+                self._file.seek(offset)
+                while done < raw.size and (got := self._file.readinto(raw[done:].data)):
+                    done += got
+            except (OSError, ValueError) as error:
+                raise CheckpointError(f"{self.name}: {what} cannot be read: {error}.") from error
+        self._check_complete(done, raw.size, what)
+
+    def close(self) -> None:
+        """Close the file; a later read raises CheckpointError."""
+        self._file.close()
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def _check(self, offset: int, size: int, what: str) -> None:
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise CheckpointError(
+                f"{self.name}: {what} should be {size} bytes from byte {offset} on, "
+                f"but the file has only {self.size} bytes. {AGAIN}"
+            )
+
+    def _check_complete(self, got: int, size: int, what: str) -> None:
+        if got != size:
+            raise CheckpointError(f"{self.name}: {what} has {size} bytes, but only {got} could be read. {AGAIN}")
