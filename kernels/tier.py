@@ -50,7 +50,7 @@ class Tier:
     def im2col(self, x: Array, rows: Window, cols: Window) -> Array:
         """[N, H, W, C] -> [N*OH*OW, KH*KW*C]: row (n, oy, ox) holds what that output reads, padding as zeros."""
         self._check("im2col", x=x, x_axes="NHWC")
-        return self._kernels.im2col(x, rows, cols, **self._options)
+        return self._kernels.im2col(_contiguous(x), rows, cols, **self._options)
 
     def conv2d(
         self,

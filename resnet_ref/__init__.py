@@ -5,6 +5,12 @@ resnet_v1.resnet_v1_50(images, 1000, weights=...)            slim's own function
 resnet_ref.kernels.on("definition" or "cpu")                 the arithmetic
 """
 
+from pathlib import Path as _Path
+
+# In a checkout kernels/ and weights/ lie beside this folder, not in it: Python started there finds them all the same.
+if not _Path(__file__).with_name("kernels").exists():
+    __path__.append(str(_Path(__file__).parents[1]))
+
 from resnet_ref import resnet_utils, resnet_v1
 from resnet_ref.errors import (
     CheckpointError,

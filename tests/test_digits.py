@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from resnet_ref import load_model
 from resnet_ref.weights_file import DIGITS
@@ -15,7 +16,7 @@ FOLDER = Path(__file__).parents[1] / "weights" / "digits"
 
 @pytest.mark.parametrize("inverted", [False, True])
 def test_the_shipped_network_is_right_on_98_percent_of_the_digits_it_never_saw(inverted):
-    scans = pytest.importorskip("sklearn.datasets").load_digits()
+    scans = load_digits()
     held_out = json.loads((FOLDER / "split.json").read_text())["test"]
     model = load_model()
     grey = np.round(scans.images[held_out] * (255 / 16)).astype(np.uint8)

@@ -3,23 +3,26 @@
 import numpy as np
 
 from resnet_ref.kernels.activation import bounds
-from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.arrays import Array, emit
 from resnet_ref.kernels.batch_norm.definition import moving_average, unbiased
 from resnet_ref.kernels.vector.compiled import compiled
 from resnet_ref.kernels.vector.executor import ranges, run
 
 __all__ = ["batch_norm", "batch_statistics", "moving_average", "unbiased"]
 
-ROW_BYTES = 1 << 18
+PIECE_BYTES = 1 << 20
 STATISTICS_ROWS = 4096  # rows summed into one partial sum; fixed, so that results do not depend on the threads
 
 
 @compiled
-def _normalise(x, mean, scale, beta, low, high, first, last, y):
-    """y[p] = clamp((x[p] - mean) * scale + beta) for rows p in [first, last); all 2-D [rows, C] or [C]."""
+def _normalise(y, mean, scale, beta, low, high, first, last):
+    """y[p] = clamp((y[p] - mean) * scale + beta) for rows p in [first, last) of y [rows, C]; the others are [C].
+
+    In place, because the compiler uses vectors only where it can tell that input and output do not overlap.
+    """
     for p in range(first, last):
-        for c in range(x.shape[1]):
-            v = (x[p, c] - mean[c]) * scale[c] + beta[c]
+        for c in range(y.shape[1]):
+            v = (y[p, c] - mean[c]) * scale[c] + beta[c]
             y[p, c] = low if v < low else high if v > high else v
 
 
@@ -54,12 +57,12 @@ def batch_norm(
     scale = 1 / np.sqrt(variance + np.float32(epsilon))
     if gamma is not None:
         scale = scale * gamma
-    out = np.empty_like(x) if out is None else out
+    if out is not x:
+        out = x.copy() if out is None else emit(x, out)
     low, high = (np.float32(bound) for bound in bounds(activation))
-    channels = x.shape[3]
-    source, target = x.reshape(-1, channels), out.reshape(-1, channels)
-    pieces = ranges(len(source), max(1, ROW_BYTES // (4 * channels)))
-    run(lambda i: _normalise(source, mean, scale, beta, low, high, *pieces[i], target), len(pieces), threads)
+    y = out.reshape(-1, x.shape[3])
+    pieces = ranges(len(y), max(1, PIECE_BYTES // (4 * y.shape[1])))
+    run(lambda i: _normalise(y, mean, scale, beta, low, high, *pieces[i]), len(pieces), threads)
     return out
 
 

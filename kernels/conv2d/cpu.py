@@ -30,18 +30,27 @@ _scratch = threading.local()
 def _gather(x, rows, cols, oh, ow, first, last, matrix):
     """matrix[p - first] = the taps of output pixel p of the [N, OH, OW] there are, for p in [first, last)."""
     _, h, w, c = x.shape
+    together = cols.size if cols.rate == 1 else 1  # taps that lie side by side in memory
     for p in range(first, last):
         n, oy, ox = p // (oh * ow), p // ow % oh, p % ow
+        row = matrix[p - first]
         k = 0
         for ky in range(rows.size):
             y = oy * rows.stride + ky * rows.rate - rows.before
-            for kx in range(cols.size):
-                xx = ox * cols.stride + kx * cols.rate - cols.before
-                if 0 <= y < h and 0 <= xx < w:
-                    matrix[p - first, k : k + c] = x[n, y, xx]
+            for kx in range(0, cols.size, together):
+                left = ox * cols.stride + kx * cols.rate - cols.before
+                start, end = max(left, 0), min(left + together, w)
+                if y < 0 or y >= h or start >= end:
+                    start = end = left
                 else:
-                    matrix[p - first, k : k + c] = 0
-                k += c
+                    source = x[n, y].reshape(w * c)
+                    for i in range(start * c, end * c):
+                        row[k + i - left * c] = source[i]
+                for i in range(k, k + (start - left) * c):
+                    row[i] = 0
+                for i in range(k + (end - left) * c, k + together * c):
+                    row[i] = 0
+                k += together * c
 
 
 @compiled
