@@ -1,7 +1,7 @@
 """Convolution by im2col in blocks: the matrix is never whole, each thread fills and multiplies its own piece.
 
-Memory beyond input, weights and output: per thread one block of BLOCK_BYTES, or of BLOCK_ROWS rows where a row is so
-long that those are more; for maps of at most SMALL_MAP pixels one matrix of that many rows, shared by all threads.
+Memory beyond input, weights and output: per thread one block of at most BLOCK_BYTES, or of BLOCK_ROWS rows where a row
+is so long that those are more; for maps of at most SMALL_MAP pixels one matrix of that many rows, shared by all threads.
 The product itself is np.matmul on one thread.
 """
 
@@ -18,6 +18,7 @@ from resnet_ref.kernels.vector.executor import ranges, run
 
 BLOCK_BYTES = 2 << 20
 BLOCK_ROWS = 32
+MOST_ROWS = 392  # so that a small map still has blocks for several threads
 SMALL_MAP = 256
 PANEL = 64  # output channels a task takes where there are too few pixels to share out
 
@@ -137,7 +138,7 @@ def conv2d(
 
 
 def _block_rows(columns: int) -> int:
-    return max(BLOCK_ROWS, BLOCK_BYTES // (4 * columns))
+    return max(BLOCK_ROWS, min(MOST_ROWS, BLOCK_BYTES // (4 * columns)))
 
 
 def _block(rows: int, columns: int) -> Array:
