@@ -45,16 +45,20 @@ def describes(*from_arg_scope: str) -> Callable[[Callable[..., Any]], Callable[.
             bound = signature.bind(*args, **kwargs)
             inputs = bound.arguments.pop(first)
 
-            def describe(handle: Handle) -> Any:
-                scope = {name: getattr(handle.arg_scope, name) for name in from_arg_scope}
-                return function(handle, **{**scope, **bound.arguments})
+            def describe(handle: Handle, **instead: Any) -> Any:
+                defaults = {name: getattr(handle.arg_scope, name) for name in from_arg_scope}
+                return function(handle, **{**defaults, **bound.arguments, **instead})
+
+            collection = bound.arguments.get("outputs_collections")
+            unseen: dict[str, Any] = {"outputs_collections": {}} if isinstance(collection, MutableMapping) else {}
 
             if arg_scope is not None and not isinstance(arg_scope, ArgScope):
                 raise ShapeError(f"arg_scope must be what resnet_arg_scope() returns, got {type(arg_scope).__name__}")
             if isinstance(inputs, Handle):
                 inputs = inputs if arg_scope is None else replace(inputs, arg_scope=arg_scope)
                 return describe(inputs)
-            return compute(describe, inputs, weights, device, dtype, arg_scope or ArgScope(), batch_norm_updates)
+            check = functools.partial(describe, **unseen)
+            return compute(check, describe, inputs, weights, device, dtype, arg_scope or ArgScope(), batch_norm_updates)
 
         extra = [
             p for p in inspect.signature(call, follow_wrapped=False).parameters.values() if p.kind is p.KEYWORD_ONLY
@@ -66,6 +70,7 @@ def describes(*from_arg_scope: str) -> Callable[[Callable[..., Any]], Callable[.
 
 
 def compute(
+    check: Callable[[Handle], Any],
     describe: Callable[[Handle], Any],
     inputs: Any,
     weights: Mapping[str, Array] | None,
@@ -74,11 +79,11 @@ def compute(
     arg_scope: ArgScope,
     updates: MutableMapping[str, Array] | None,
 ) -> Any:
-    """Run a description on an array [N, H, W, C] and unwrap what it returns."""
+    """Describe with shapes alone (`check`), then with an array [N, H, W, C]; unwrap what that returns."""
     tier = kernels.on(device)
     images = as_images(inputs, tier.dtype(dtype))
     shapes = Shapes()
-    describe(Handle(shapes, Spec(images.shape), arg_scope=arg_scope))
+    check(Handle(shapes, Spec(images.shape), arg_scope=arg_scope))
     checked = check_variables(weights, shapes.variables)
     result = describe(Handle(Eager(tier, checked, images.dtype, updates), images, arg_scope=arg_scope))
     if isinstance(result, tuple):

@@ -78,12 +78,13 @@ class Model:
         known = self._described(shape)
         if isinstance(end_points, str):
             raise ShapeError(f"end_points must be a list of names; write end_points=[{end_points!r}]")
-        for name in end_points or ():
+        wanted = list(end_points or ())
+        for name in wanted:
             if name not in known:
                 near = get_close_matches(str(name), known, 3, 0.4)
                 some = f"the nearest are {', '.join(near)}" if near else f"it has {', '.join(known)}"
                 raise ShapeError(f"{self.network.scope} has no end point {name!r}; {some}")
-        return list(end_points or ())
+        return wanted
 
     def _check_range(self, images: Array) -> None:
         if self.preprocessing is not None and images.size and images.min() >= 0 and 0 < images.max() <= 1:

@@ -36,7 +36,7 @@ class Network:
     @property
     def scope(self) -> str:
         """The scope that all variables' names start with."""
-        return str(self.arguments.get("scope") or self.function)
+        return self.arguments.get("scope", self.function) or "resnet_v1"
 
     @property
     def num_classes(self) -> int | None:
@@ -46,7 +46,7 @@ class Network:
     def describe(self, inputs: Handle, **changes: Any) -> tuple[Handle, MutableMapping[str, Any]]:
         """Call slim's function on a handle, in inference; `changes` replace recorded arguments."""
         arguments = {**self.arguments, **changes, "is_training": False}
-        if self.blocks:
+        if self.function == "resnet_v1":
             arguments["blocks"] = self.blocks
         return getattr(nets, self.function)(inputs, arg_scope=self.arg_scope, **arguments)
 
@@ -66,7 +66,7 @@ class Network:
         data: dict[str, Any] = {"function": self.function, **self.arguments}
         if changed := {k: v for k, v in asdict(self.arg_scope).items() if v != defaults[k]}:
             data["arg_scope"] = changed
-        if self.blocks:
+        if self.function == "resnet_v1":
             data["blocks"] = [{"scope": b.scope, "args": [dict(unit) for unit in b.args]} for b in self.blocks]
         if self.channels != 3:
             data["channels"] = self.channels
@@ -88,11 +88,11 @@ class Network:
         rest = dict(data)
         function, blocks, channels = rest.pop("function"), rest.pop("blocks", None), rest.pop("channels", 3)
         try:
-            arg_scope = resnet_arg_scope(**rest.pop("arg_scope", {}))
+            arg_scope = _arg_scope(rest.pop("arg_scope", {}))
             allowed = _parameters(getattr(nets, function))
             for name, value in rest.items():
                 _check_argument(name, value, allowed)
-            _check_number("channels", channels, 1)
+            _check_number("channels", channels, 1, whole=True)
             network = cls(function, rest, arg_scope, _blocks(function, blocks), channels)
             network.variables()
         except (TypeError, ResnetRefError) as error:
@@ -110,20 +110,41 @@ def _check_argument(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
     if name not in allowed:
         raise ShapeError(f"unknown argument {name!r}, expected some of {', '.join(allowed)}")
     if name == "scope":
-        if value is not None and (not isinstance(value, str) or not value or not all(value.split("/"))):
-            raise ShapeError(f"scope must be text like resnet_v1_50, got {value!r}")
+        if value is not None:
+            _check_scope(value)
     elif isinstance(allowed[name], bool):
-        if not isinstance(value, bool):
-            raise ShapeError(f"{name} must be true or false, got {value!r}")
+        _check_flag(name, value)
     elif value is not None or allowed[name] is not None:
-        _check_number(name, value, 0)
-        if name != "depth_multiplier" and not isinstance(value, int):
-            raise ShapeError(f"{name} must be a whole number, got {value!r}")
+        _check_number(name, value, 0, whole=name != "depth_multiplier")
 
 
-def _check_number(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= _WIDEST:
-        raise ShapeError(f"{name} must be a number from {least} to {_WIDEST}, got {value!r}")
+def _check_scope(scope: Any) -> None:
+    if not isinstance(scope, str) or not all(scope.split("/")):
+        raise ShapeError(f"a scope must be text like resnet_v1_50 or a/b, got {scope!r}")
+
+
+def _check_flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ShapeError(f"{name} must be true or false, got {value!r}")
+
+
+def _check_number(name: str, value: Any, least: int, *, whole: bool) -> None:
+    kinds = int if whole else int | float
+    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= _WIDEST:
+        kind = "a whole number" if whole else "a number"
+        raise ShapeError(f"{name} must be {kind} from {least} to {_WIDEST}, got {value!r}")
+
+
+def _arg_scope(changed: Any) -> ArgScope:
+    if not isinstance(changed, Mapping):
+        raise ShapeError(f'"arg_scope" must hold names and values, got {changed!r:.100}')
+    defaults = asdict(ArgScope())
+    for name, value in changed.items():
+        if isinstance(defaults.get(name), bool):
+            _check_flag(name, value)
+        elif isinstance(defaults.get(name), float):
+            _check_number(name, value, 0, whole=False)
+    return resnet_arg_scope(**changed)
 
 
 def _blocks(function: str, blocks: Any) -> tuple[Block, ...]:
@@ -139,7 +160,8 @@ def _blocks(function: str, blocks: Any) -> tuple[Block, ...]:
             block = {"scope": block.scope, "args": block.args}
         if not isinstance(block, Mapping) or set(block) != {"scope", "args"}:
             raise ShapeError(f'a block is {{"scope": text, "args": [units]}}, got {block!r:.100}')
-        made.append(Block(str(block["scope"]), nets.bottleneck, [_unit(unit) for unit in block["args"]]))
+        _check_scope(block["scope"])
+        made.append(Block(block["scope"], nets.bottleneck, [_unit(unit) for unit in block["args"]]))
     if sum(len(block.args) for block in made) > _MOST_UNITS:
         raise ShapeError(f"more than {_MOST_UNITS} units")
     return tuple(made)
@@ -149,6 +171,8 @@ def _unit(unit: Any) -> dict[str, Any]:
     if not isinstance(unit, Mapping):
         raise ShapeError(f"a unit is {{depth, depth_bottleneck, stride}}, got {unit!r:.100}")
     for name, value in unit.items():
-        if name != "use_bounded_activations":
-            _check_number(name, value, 1)
+        if name == "use_bounded_activations":
+            _check_flag(name, value)
+        else:
+            _check_number(name, value, 1, whole=True)
     return dict(unit)

@@ -30,6 +30,7 @@ Variables = Mapping[str, Array]
 Build = Callable[["Nets", Any], Any]
 
 _VERSIONS = {"tensorflow": "2.20.", "tf_keras": "2.20."}
+_OWN_NAME = ""  # the variant's own; scope=None is slim's resnet_v1
 _INSTALL = "Install the versions that slim runs in: pip install 'resnet-ref[oracle]'"
 
 
@@ -250,10 +251,10 @@ class Nets:
         min_base_depth: int = 8,
         depth_multiplier: float = 1,
         reuse: bool | None = None,
-        scope: str | None = None,
+        scope: str | None = _OWN_NAME,
     ) -> tuple[Any, dict[str, Any]]:
         blocks = self._blocks(units, depth_multiplier, min_base_depth)
-        last = (spatial_squeeze, store_non_strided_activations, reuse, scope or name)
+        last = (spatial_squeeze, store_non_strided_activations, reuse, name if scope == _OWN_NAME else scope)
         return self.resnet_v1(inputs, blocks, num_classes, is_training, global_pool, output_stride, True, *last)
 
     def _swapped_variant(

@@ -11,7 +11,7 @@ from resnet_ref.network import Network
 from resnet_ref.resnet_v1 import BASE_DEPTHS, UNITS
 
 Shapes = Mapping[str, tuple[int, ...]]
-_UNIT = re.compile(r"^(?P<scope>.+)/block(?P<block>\d+)/unit_(?P<unit>\d+)/bottleneck_v1/conv1/weights$")
+_UNIT = re.compile(r"^(?P<scope>.+)/block(?P<block>\d{1,4})/unit_(?P<unit>\d{1,4})/bottleneck_v1/conv1/weights$")
 # What a checkpoint of slim holds besides the network: the step, the mean of the training images, and per variable the
 # optimizer's slots and moving averages, whose names end in these.
 _SLOTS = re.compile(
@@ -35,7 +35,8 @@ def recognise(shapes: Shapes, overrides: Mapping[str, Any] | None = None) -> Rec
     shapes: every numeric variable's name and shape. overrides: entries of Network.from_json that are taken instead of
     what is recognised. CheckpointError says what is missing, unexpected or cannot be told from variables.
     """
-    skipped = {name: reason for name in shapes if (reason := _beside(name))}
+    scope = (overrides or {}).get("scope")
+    skipped = {name: reason for name in shapes if (reason := _beside(name, scope))}
     rest = {name: shape for name, shape in shapes.items() if name not in skipped}
     call = {**_call(rest, overrides or {}), **(overrides or {})}
     network = Network.from_json(call)
@@ -43,11 +44,13 @@ def recognise(shapes: Shapes, overrides: Mapping[str, Any] | None = None) -> Rec
     return Recognised(network, skipped)
 
 
-def _beside(name: str) -> str | None:
+def _beside(name: str, scope: str | None) -> str | None:
     if _SLOTS.search(name):
         return "moving average of a weight" if name.endswith("ExponentialMovingAverage") else "optimizer slot"
     if _BESIDE.search(name):
         return "not part of the network"
+    if scope is not None and not name.startswith(f"{scope}/"):
+        return "outside the scope that was asked for"
     return None
 
 
@@ -70,11 +73,10 @@ def _call(shapes: Shapes, overrides: Mapping[str, Any]) -> dict[str, Any]:
     scope = wanted or scopes[0]
     units = _units_per_block(matches, scope)
     call: dict[str, Any] = {"scope": scope, **_variant(units, scope, overrides)}
-    depths = [shapes[f"{scope}/block{b}/unit_1/bottleneck_v1/conv1/weights"][-1] for b in range(1, len(units) + 1)]
-    if not {"depth_multiplier", "min_base_depth"} & set(overrides):
-        call |= _width(depths)
+    if not {"depth_multiplier", "min_base_depth", "blocks"} & set(overrides):
+        call |= _width(scope, [_depth(shapes, f"{scope}/block{b}/unit_1/bottleneck_v1/conv1/weights") for b in units])
     if f"{scope}/logits/weights" in shapes:
-        call["num_classes"] = shapes[f"{scope}/logits/weights"][-1]
+        call["num_classes"] = _depth(shapes, f"{scope}/logits/weights")
     has_norm = any(name.startswith(f"{scope}/") and name.endswith("/BatchNorm/beta") for name in shapes)
     has_gamma = any(name.startswith(f"{scope}/") and name.endswith("/BatchNorm/gamma") for name in shapes)
     arg_scope = {} if has_norm else {"use_batch_norm": False}
@@ -83,28 +85,38 @@ def _call(shapes: Shapes, overrides: Mapping[str, Any]) -> dict[str, Any]:
     return call | ({"arg_scope": arg_scope} if arg_scope else {})
 
 
-def _units_per_block(matches: list["re.Match[str]"], scope: str) -> tuple[int, ...]:
+def _depth(shapes: Shapes, name: str) -> int:
+    """The number of outputs of a convolution."""
+    if not shapes.get(name):
+        got = f"it has shape {list(shapes[name])}" if name in shapes else "it is missing"
+        raise CheckpointError(f"expected a convolution's weights [KH, KW, C, F] at {name}; {got}")
+    return shapes[name][-1]
+
+
+def _units_per_block(matches: list["re.Match[str]"], scope: str) -> dict[int, int]:
+    """Block number -> the largest unit number in it."""
     last: dict[int, int] = {}
     for match in matches:
         if match["scope"] == scope:
             last[int(match["block"])] = max(last.get(int(match["block"]), 0), int(match["unit"]))
-    return tuple(last[block] for block in sorted(last))
+    return dict(sorted(last.items()))
 
 
-def _variant(units: tuple[int, ...], scope: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _variant(units: dict[int, int], scope: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     if "function" in overrides:
         return {}
     for function, expected in UNITS.items():
-        if units == expected:
+        if units == dict(enumerate(expected, 1)):
             return {"function": function}
     known = "; ".join(f"{function} {expected}" for function, expected in UNITS.items())
+    found = ", ".join(f"{count} units in block{block}" for block, count in units.items())
     raise CheckpointError(
-        f"{scope} has {units} units per block; the known variants are {known}. Strides cannot be told from variables: "
-        "describe the network with --network FILE.json"
+        f"{scope} has {found}; the known variants are {known}. Strides cannot be told from variables: describe the "
+        "network with --network FILE.json"
     )
 
 
-def _width(depths: list[int]) -> dict[str, Any]:
+def _width(scope: str, depths: list[int]) -> dict[str, Any]:
     """depth_multiplier and min_base_depth that give these base depths; slim's defaults are left out."""
     for least in (8, min(depths)):
         free = [(depth, base) for depth, base in zip(depths, BASE_DEPTHS, strict=False) if depth != least]
@@ -115,7 +127,7 @@ def _width(depths: list[int]) -> dict[str, Any]:
             found = {} if multiplier == 1 else {"depth_multiplier": multiplier}
             return found | ({} if least == 8 else {"min_base_depth": least})
     raise CheckpointError(
-        f"the base depths {depths} are not max(int(d * depth_multiplier), min_base_depth) for d in "
+        f"{scope}: the base depths {depths} are not max(int(d * depth_multiplier), min_base_depth) for d in "
         f"{list(BASE_DEPTHS)}; give --depth-multiplier and --min-base-depth, or describe the network with "
         "--network FILE.json"
     )

@@ -66,7 +66,7 @@ def stack_blocks_dense(
     the block's end point, and the subsampling comes after. outputs_collections: a dict that receives every named
     output of the call (slim: the name of a graph collection).
     """
-    inner = net if outputs_collections is None else replace(net, end_points=_mapping(outputs_collections))
+    inner = net if outputs_collections is None else replace(net, end_points=collection(outputs_collections))
     current_stride = rate = 1
     for block in blocks:
         block_stride = 1
@@ -148,10 +148,11 @@ def _require(reached: bool, output_stride: float | None, current_stride: int) ->
         )
 
 
-def _mapping(collection: Any) -> MutableMapping[str, Any]:
-    if not isinstance(collection, MutableMapping):
+def collection(outputs_collections: Any) -> MutableMapping[str, Any]:
+    """The dict that receives named outputs; ShapeError for anything else, such as slim's name of a collection."""
+    if not isinstance(outputs_collections, MutableMapping):
         raise ShapeError(
-            f"outputs_collections must be a dict that receives the outputs, got {collection!r}; "
+            f"outputs_collections must be a dict that receives the outputs, got {outputs_collections!r}; "
             "slim names a graph collection here, but there is no graph"
         )
-    return collection
+    return outputs_collections

@@ -17,6 +17,7 @@ from resnet_ref.errors import ShapeError
 from resnet_ref.handle import Handle
 from resnet_ref.resnet_utils import (
     Block,
+    collection,
     conv2d_same,
     resnet_arg_scope,
     stack_blocks_dense,
@@ -68,7 +69,7 @@ def bottleneck(
     """
     net = inputs.within(scope or "bottleneck_v1")
     if outputs_collections is not None:
-        net = replace(net, end_points=outputs_collections)
+        net = replace(net, end_points=collection(outputs_collections))
     if depth == inputs.shape[-1]:
         shortcut = subsample(net, stride, scope="shortcut")
     else:

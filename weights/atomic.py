@@ -16,10 +16,10 @@ def replacing(destination: str | os.PathLike[str]) -> Iterator[Path]:
     WeightsError where the destination is a directory, or its folder is missing or not writable.
     """
     target = Path(destination)
-    if target.is_dir():
-        raise WeightsError(f"{target} is a directory; give the name of a file to write")
     part = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
     try:
+        if target.is_dir():
+            raise WeightsError(f"{target} is a directory; give the name of a file to write")
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         raise WeightsError(

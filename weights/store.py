@@ -14,9 +14,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_ref.errors import WeightsError
-from resnet_ref.weights.atomic import replacing
+from resnet_ref.errors import ResnetRefError, WeightsError
 from resnet_ref.weights.description import Description
+from resnet_ref.weights.hdf5 import creating, read_text, write_text
 
 FORMAT = "resnet-ref weights"
 VERSION = 1
@@ -36,13 +36,14 @@ def write(
     NaN, infinite or beyond float32.
     """
     digest = _Digest(description)
-    with replacing(path) as part, h5py.File(part, "w", libver=("v110", "v110")) as file:
+    with creating(path) as file:
         for name in sorted(names):
             array = _as_float32(f"{path}: {name}", name, read(name))
             digest.add(name, array)
             file.create_dataset(name, data=array, chunks=array.shape, fletcher32=True)
-        file.attrs.update(description.to_attributes())
-        file.attrs.update({"format": FORMAT, "version": VERSION, "sha256": digest.hexdigest()})
+        texts = {"format": FORMAT, "version": str(VERSION), **description.to_attributes(), "sha256": digest.hexdigest()}
+        for name, text in texts.items():
+            write_text(file, name, text)
 
 
 def load(
@@ -54,25 +55,33 @@ def load(
     allocated before the file's own shapes agree with these. WeightsError names what is missing, unexpected, of another
     shape or dtype, not finite, damaged, or written by a newer version.
     """
-    with _opened(path) as file:
-        description = _describe(path, file)
-        expected = shapes_of(description.network)
-        datasets = dict(_datasets(path, file))
-        _compare(path, datasets, expected)
-        digest = _Digest(description)
-        arrays = {}
-        for name in sorted(expected):
-            arrays[name] = np.empty(expected[name], np.float32)
-            try:
-                datasets[name].read_direct(arrays[name])
-            except (OSError, RuntimeError) as error:
-                raise WeightsError(f"{path}: {name} is damaged ({error}); {_ADVICE}") from None
-            digest.add(name, arrays[name])
-            _require_finite(f"{path}: {name}", arrays[name])
-        if digest.hexdigest() != file.attrs.get("sha256"):
-            said = file.attrs.get("sha256")
-            raise WeightsError(f"{path} is damaged: its SHA-256 is {digest.hexdigest()}, it says {said!r}; {_ADVICE}")
+    try:
+        with _opened(path) as file:
+            description = _describe(path, file)
+            expected = shapes_of(description.network)
+            datasets = dict(_datasets(path, file))
+            _compare(path, datasets, expected)
+            digest = _Digest(description)
+            arrays = {name: _read(path, name, datasets[name], digest) for name in sorted(expected)}
+            said = read_text(file, "sha256")
+    except ResnetRefError:
+        raise
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:  # h5py's words for damage
+        raise WeightsError(f"{path} is damaged: HDF5 cannot read it ({error}); {_ADVICE}") from None
+    if digest.hexdigest() != said:
+        raise WeightsError(f"{path} is damaged: its SHA-256 is {digest.hexdigest()}, it says {said!r}; {_ADVICE}")
     return {name: arrays[name] for name in expected}, description
+
+
+def _read(path: str | os.PathLike[str], name: str, dataset: h5py.Dataset, digest: "_Digest") -> Array:
+    array = np.empty(dataset.shape, np.float32)
+    try:
+        dataset.read_direct(array)
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(f"{path}: {name} is damaged ({error}); {_ADVICE}") from None
+    digest.add(name, array)
+    _require_finite(f"{path}: {name}", array)
+    return array
 
 
 class _Digest:
@@ -107,32 +116,25 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
             f"{path} is no HDF5 file: it begins with {magic.hex(' ')}, expected {_MAGIC.hex(' ')}; "
             "a TensorFlow checkpoint becomes one with `resnet-ref convert`"
         )
-    try:
-        file = h5py.File(path, "r")
-    except (OSError, RuntimeError) as error:
-        raise WeightsError(f"{path} is damaged: HDF5 cannot open it ({error}); {_ADVICE}") from None
-    with file:
+    with h5py.File(path, "r") as file:
         yield file
 
 
 def _describe(path: str | os.PathLike[str], file: h5py.File) -> Description:
     try:
-        attributes = dict(file.attrs)
-        found, version = attributes.pop("format", None), attributes.pop("version", None)
-        if found != FORMAT:
-            raise WeightsError(
-                f"{path} is HDF5 but no weights file of resnet-ref: attribute 'format' is {found!r}, "
-                f"expected {FORMAT!r}; make one with save_weights or `resnet-ref convert`"
-            )
-        if version != VERSION:
-            raise WeightsError(
-                f"{path} has format version {version}, this resnet-ref reads {VERSION}; use a newer resnet-ref"
-            )
-        return Description.from_attributes(attributes)
-    except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
-        if isinstance(error, WeightsError):
-            raise
-        raise WeightsError(f"{path} is damaged: its description cannot be read ({error}); {_ADVICE}") from None
+        found = read_text(file, "format")
+    except (KeyError, ValueError) as error:
+        found = str(error)
+    if found != FORMAT:
+        raise WeightsError(
+            f"{path} is HDF5 but no weights file of resnet-ref: its 'format' should be {FORMAT!r}, but: {found}; "
+            "make one with save_weights or `resnet-ref convert`"
+        )
+    if (version := read_text(file, "version")) != str(VERSION):
+        raise WeightsError(
+            f"{path} has format version {version}, this resnet-ref reads {VERSION}; use a newer resnet-ref"
+        )
+    return Description.from_attributes({name: read_text(file, name) for name in Description.__dataclass_fields__})
 
 
 def _datasets(path: str | os.PathLike[str], group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
@@ -161,8 +163,10 @@ def _compare(
             problems.append(f"{name} has shape {list(dataset.shape or ())}, expected {list(expected[name])}")
         elif dataset.dtype != np.dtype("<f4"):
             problems.append(f"{name} is {dataset.dtype}, expected little-endian float32")
+        elif dataset.compression is not None or dataset.chunks not in (None, dataset.shape):
+            problems.append(f"{name} is compressed or in several chunks, expected its bytes as they are")
         elif dataset.id.get_storage_size() < dataset.nbytes:  # so that a small file cannot claim a large memory
-            problems.append(f"{name} is compressed or incomplete, expected {dataset.nbytes} bytes as they are")
+            problems.append(f"{name} is incomplete, expected {dataset.nbytes} bytes")
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise WeightsError(f"{path} does not hold the network it describes: {'; '.join(problems[:5])}{more}; {_ADVICE}")

@@ -9,7 +9,7 @@ from resnet_ref.cli.options import as_json, echo_json, model_options, progress_b
 from resnet_ref.errors import ImageError
 from resnet_ref.images import find_images
 from resnet_ref.model import load_model
-from resnet_ref.weights.atomic import replacing
+from resnet_ref.weights.hdf5 import creating
 
 
 @click.command()
@@ -33,8 +33,8 @@ def features(
 ) -> None:
     """Compute end points of images, or of every image in a folder, and write them to an HDF5 file.
 
-    The file holds one float32 dataset [images, H, W, C] per end point, under its name, and `files`, their names in the
-    same order. It is written whole or not at all.
+    The file holds one float32 dataset [images, H, W, C] per end point, under its name with dots for slashes, and
+    `files`, the images' names in the same order. It is written whole or not at all.
 
     \b
     resnet-ref features photos/ -o features.h5 --weights resnet_v1_50.h5
@@ -45,23 +45,23 @@ def features(
     shapes = {}
     done = 0
     with (
-        replacing(output) as part,
-        h5py.File(part, "w") as store,
+        creating(output) as store,
         progress_bar(len(files), "computing") as bar,
     ):
         for names, batch in batches(model, files, batch_size, _stop):
             _, values = model(batch, end_points=end_points)
             for name, value in values.items():
-                if name not in store:
-                    store.create_dataset(name, (len(files), *value.shape[1:]), np.float32)
-                    shapes[name] = list(store[name].shape)
-                store[name][done : done + len(value)] = value
+                key = name.replace("/", ".")  # HDF5 has no dataset inside another, as block1/unit_1 is inside block1
+                if key not in store:
+                    store.create_dataset(key, (len(files), *value.shape[1:]), np.float32)
+                    shapes[key] = list(store[key].shape)
+                store[key][done : done + len(value)] = value
             done += len(names)
             bar.update(len(names))
-        store["files"] = np.array([str(file) for file in files], dtype=h5py.string_dtype())
-        store.attrs.update(
-            {"network": model.network.function, "scope": model.network.scope, "device": model.tier.device}
-        )
+        read = [str(file).encode("utf-8", "backslashreplace") for file in files]
+        store["files"] = np.array(read, dtype=h5py.string_dtype())
+        network = {"network": model.network.function, "scope": model.network.scope}
+        store.attrs.update({**network, "device": model.tier.device})
     if as_json:
         echo_json({"output": output, "images": len(files), "end_points": shapes})
     else:

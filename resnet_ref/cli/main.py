@@ -47,9 +47,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(arguments: list[str] | None) -> int:
     try:
-        status = resnet_ref.main(arguments, prog_name="resnet-ref", standalone_mode=False)
+        status = _invoke(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
-        return status if isinstance(status, int) else 0
+        return status
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else error.format_message())
         return 2
@@ -64,9 +64,26 @@ def _run(arguments: list[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
     except BrokenPipeError:
-        # Who reads us has gone; Python's last flush must not complain about it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 0
+    except OSError as error:
+        _discard_output()
+        return _fail(str(error), 2)
+
+
+def _invoke(arguments: list[str]) -> int:
+    """The command's status. Not click's own main(), which exits with 1 where nobody reads on."""
+    try:
+        with resnet_ref.make_context("resnet-ref", arguments) as context:
+            status = resnet_ref.invoke(context)
+            return status if isinstance(status, int) else 0
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+
+
+def _discard_output() -> None:
+    """So that Python's last flush, of what nobody takes, does not complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, status: int) -> int:

@@ -1,0 +1,76 @@
+"""What several test files share, made once: a network of three units, its weights file, and the shipped digits."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from variables import random_variables
+
+from resnet_ref import save_weights
+from resnet_ref.cli.main import _run
+from resnet_ref.network import Network
+
+Run = Callable[..., tuple[int, str, str]]
+TINY: dict[str, Any] = {
+    "function": "resnet_v1",
+    "num_classes": 5,
+    "scope": "tiny",
+    "blocks": [
+        {
+            "scope": "block1",
+            "args": [
+                {"depth": 12, "depth_bottleneck": 3, "stride": 1},
+                {"depth": 12, "depth_bottleneck": 4, "stride": 2},
+            ],
+        },
+        {"scope": "block2", "args": [{"depth": 20, "depth_bottleneck": 6, "stride": 1}]},
+    ],
+}
+TINY_LABELS = ("ant", "bee", "cat", "dog", "élan")
+TINY_PREPROCESSING = {"name": "vgg", "resize_side": 33, "height": 29, "width": 26}
+
+
+@pytest.fixture(scope="session")
+def tiny_variables() -> dict[str, npt.NDArray[np.float32]]:
+    return random_variables(Network.from_json(TINY).variables())
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory: pytest.TempPathFactory, tiny_variables: dict[str, Any]) -> Path:
+    path = tmp_path_factory.mktemp("tiny") / "tiny.h5"
+    save_weights(path, tiny_variables, TINY, labels=TINY_LABELS, preprocessing=TINY_PREPROCESSING)
+    return path
+
+
+@pytest.fixture(scope="session")
+def digit_files() -> list[Path]:
+    files = sorted(Path(__file__).parents[1].joinpath("weights", "digits").glob("digit_*.png"))
+    assert len(files) == 12
+    return files
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three small images of different sizes, the third far from the others."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(2)
+    files = [folder / f"photo {number}.png" for number in (1, 2, 10)]
+    for file, size in zip(files, ((40, 31), (33, 60), (64, 64)), strict=True):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(file)
+    return files
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command line in this process: (status, stdout, stderr)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        status = _run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call

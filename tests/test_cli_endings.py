@@ -1,0 +1,91 @@
+"""How the command line ends: the real script, pipes, odd file names, interruptions and failed checks."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from conftest import Run
+
+from resnet_ref import VerificationError
+
+SCRIPT = Path(sys.executable).with_name("resnet-ref")
+classify = importlib.import_module("resnet_ref.cli.classify")
+
+
+def process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The real console script, in a process of its own."""
+    return subprocess.run([SCRIPT, *map(str, arguments)], capture_output=True, text=True, check=False, **options)
+
+
+def test_the_real_script_runs_and_ends_with_the_right_status(tiny_file: Path, photos: list[Path]) -> None:
+    done = process("classify", photos[0], "--weights", tiny_file, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)[0]["file"] == str(photos[0])
+    failed = process("classify", "no such.png", "--weights", tiny_file)
+    assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (2, "", 1)
+
+
+def test_a_reader_who_leaves_is_no_error(photos: list[Path], tiny_file: Path) -> None:
+    """More is printed than a pipe holds, and its reader takes one line: the script ends quietly."""
+    many = " ".join(["photo*.png"] * 400)
+    command = (
+        f'"{SCRIPT}" classify {many} --weights "{tiny_file}" --top 5 --device cpu | head -1; echo ${{PIPESTATUS[0]}}'
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=photos[0].parent, check=False)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [photos[0].name, "0"]
+
+
+def test_an_output_that_takes_nothing_is_one_line_and_status_2() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([SCRIPT, "devices"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "classify",
+        pytest.param(
+            "features"),
+    ],
+)
+def test_a_file_name_that_is_no_text_is_taken_all_the_same(
+    tiny_file: Path, photos: list[Path], tmp_path: Path, command: str
+) -> None:
+    odd = os.fsencode(tmp_path) + b"/\xff.png"
+    with open(odd, "wb") as file:
+        file.write(photos[0].read_bytes())
+    output = ["-o", str(tmp_path / "f.h5")] if command == "features" else []
+    line: list[Any] = [SCRIPT, command, odd, "--weights", tiny_file, *output]
+    done = subprocess.run(line, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_ctrl_c_is_one_word_and_status_130(run: Run, monkeypatch: pytest.MonkeyPatch, photos: list[Path]) -> None:
+    for error in (KeyboardInterrupt(), click.Abort()):
+        monkeypatch.setattr(classify, "load_model", lambda *a, error=error, **k: (_ for _ in ()).throw(error))
+        status, out, err = run("classify", photos[0])
+        assert (status, out) == (130, "")
+        assert err.strip() == "resnet-ref: interrupted"
+
+
+def test_too_little_memory_is_one_line_with_advice(
+    run: Run, monkeypatch: pytest.MonkeyPatch, photos: list[Path]
+) -> None:
+    monkeypatch.setattr(classify, "load_model", lambda *a, **k: (_ for _ in ()).throw(MemoryError("9 GiB")))
+    status, out, err = run("classify", photos[0])
+    assert (status, out) == (2, "")
+    assert err == "resnet-ref: not enough memory (9 GiB); use fewer or smaller images, or a smaller --batch-size\n"
+
+
+def test_a_failed_check_is_status_1(run: Run, monkeypatch: pytest.MonkeyPatch, photos: list[Path]) -> None:
+    monkeypatch.setattr(classify, "load_model", lambda *a, **k: (_ for _ in ()).throw(VerificationError("a\nb")))
+    assert run("classify", photos[0]) == (1, "", "resnet-ref: a b\n")

@@ -1,0 +1,147 @@
+"""Whatever is wrong with what the command line is given: status 2, nothing on stdout, one line on stderr."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import TINY, Run
+from PIL import Image
+from test_cli import narrow_checkpoint
+from variables import random_variables
+
+from resnet_ref import save_weights
+from resnet_ref.network import Network
+
+PLACES = """
+    photo.png text.png text.h5 empty.h5 photo.h5 folder plain.h5 featureless.h5 tiny.h5 damaged.h5 labels.txt list.json
+    broken.json preprocessing.json classes.json
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_file: Path, tiny_variables: dict[str, Any]) -> Path:
+    """A folder with good and bad files under short names."""
+    here = tmp_path_factory.mktemp("place")
+    Image.fromarray(np.full((40, 50, 3), 77, np.uint8)).save(here / "photo.png")
+    (here / "photo.h5").write_bytes((here / "photo.png").read_bytes())
+    for name in ("text.png", "text.h5"):
+        (here / name).write_text("only text")
+    (here / "empty.h5").touch()
+    (here / "folder").mkdir()
+    (here / "tiny.h5").write_bytes(tiny_file.read_bytes())
+    raw = bytearray(tiny_file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (here / "damaged.h5").write_bytes(raw)
+    save_weights(here / "plain.h5", tiny_variables, TINY)
+    call = {**TINY, "num_classes": None}
+    features = random_variables(Network.from_json(call).variables())
+    save_weights(here / "featureless.h5", features, call, preprocessing={"name": "vgg"})
+    (here / "labels.txt").write_text("a\nb\n")
+    (here / "list.json").write_text("[]")
+    (here / "broken.json").write_text("{")
+    (here / "preprocessing.json").write_text('{"name": "inception"}')
+    (here / "classes.json").write_text('{"function": "resnet_v1_50", "classes": 3}')
+    assert {entry.name for entry in here.iterdir()} == set(PLACES.split())
+    return here
+
+
+TINY_PHOTO = "photo.png --weights tiny.h5"
+WRONG = [
+    ("unknown", "No such command 'unknown'", ""),
+    ("--unknown", "No such option", ""),
+    ("classify", "Missing argument 'IMAGE|DIR...'", ""),
+    ("classify none.png", "none.png", "No such file"),
+    ("classify folder --weights tiny.h5", "folder", "none of them"),
+    ("classify text.png --weights tiny.h5", "text.png", "expected an image"),
+    ("classify photo.png --weights none.h5", "none.h5", "No such file"),
+    ("classify photo.png --weights folder", "folder is a directory", "convert"),
+    ("classify photo.png --weights photo.h5", "photo.h5 is no HDF5 file", "89 50 4e 47"),
+    ("classify photo.png --weights text.h5", "text.h5 is no HDF5 file", "6f 6e 6c 79"),
+    ("classify photo.png --weights empty.h5", "empty.h5 is no HDF5 file", ""),
+    ("classify photo.png --weights damaged.h5", "damaged.h5", ""),
+    ("classify photo.png --weights plain.h5", "plain.h5 names no preprocessing", 'preprocessing=dict(name="vgg")'),
+    ("classify photo.png --weights featureless.h5", "featureless.h5 has no logits", "resnet-ref features"),
+    (f"classify {TINY_PHOTO} --device tpu", "'tpu' is not one of 'definition', 'cpu', 'gpu', 'auto'", ""),
+    (f"classify {TINY_PHOTO} --device gpu", "gpu", ""),
+    (f"classify {TINY_PHOTO} --threads 0", "--threads", "1<=x<=1024"),
+    (f"classify {TINY_PHOTO} --batch-size 0", "--batch-size", ""),
+    (f"classify {TINY_PHOTO} --top 0", "--top", ""),
+    (f"classify {TINY_PHOTO} --top many", "--top", "not a valid integer"),
+    (f"classify {TINY_PHOTO} --size 3", "No such option", "--size"),
+    (f"features {TINY_PHOTO}", "Missing option '-o'", ""),
+    (f"features {TINY_PHOTO} -o folder", "folder is a directory", "name of a file"),
+    (f"features {TINY_PHOTO} -o none/f.h5", "cannot write none/f.h5", "No such file or directory"),
+    (f"features {TINY_PHOTO} -o text.png/f.h5", "cannot write text.png/f.h5", "Not a directory"),
+    (f"features {TINY_PHOTO} -o /sys/f.h5", "cannot write /sys/f.h5", ""),
+    (f"features {TINY_PHOTO} -o f.h5 --end-point block9", "no end point 'block9'", "nearest are"),
+    (f"features {TINY_PHOTO} -o f.h5 --end-point tiny/block7", "no end point", "tiny/block1"),
+    ("features photo.png text.png -o f.h5 --weights tiny.h5", "text.png", "expected an image"),
+    ("features photo.png -o f.h5 --weights plain.h5", "plain.h5 names no preprocessing", ""),
+    ("features folder -o f.h5 --weights tiny.h5", "folder", "none of them"),
+    ("convert", "Missing argument 'SOURCE'", ""),
+    ("convert none.ckpt", "Missing argument 'DEST.h5'", ""),
+    ("convert none.ckpt new.h5", "none.ckpt", "expected a checkpoint"),
+    ("convert folder new.h5", "folder", "expected a checkpoint in it, got none"),
+    ("convert photo.png new.h5", "photo.png", "a PNG image"),
+    ("convert tiny.h5 new.h5", "tiny.h5", "HDF5"),
+    ("convert text.png new.h5", "text.png", "a text file"),
+    ("convert CHECKPOINT tiny.h5", "tiny.h5 is there already", "--force"),
+    ("convert CHECKPOINT folder --force", "folder is a directory", ""),
+    ("convert CHECKPOINT none/new.h5", "cannot write none/new.h5", ""),
+    ("convert CHECKPOINT new.h5 --labels none.txt", "none.txt", "no such file"),
+    ("convert CHECKPOINT new.h5 --labels labels.txt", "labels.txt: expected 3 labels", "got 2 labels"),
+    ("convert CHECKPOINT new.h5 --variant resnet_v1_34", "'resnet_v1_34' is not one of", "resnet_v1_50"),
+    ("convert CHECKPOINT new.h5 --variant resnet_v1_101", "is missing", "resnet_v1_101"),
+    ("convert CHECKPOINT new.h5 --scope other", "with scope other", "resnet_v1_50"),
+    ("convert CHECKPOINT new.h5 --depth-multiplier -1", "--depth-multiplier", "x>=0"),
+    ("convert CHECKPOINT new.h5 --depth-multiplier 1", "is missing", "If it is another network"),
+    ("convert CHECKPOINT new.h5 --output-stride 6", "multiple of 4", ""),
+    ("convert CHECKPOINT new.h5 --output-stride 64", "cannot be reached", ""),
+    ("convert CHECKPOINT new.h5 --network none.json", "cannot read none.json", "No such file"),
+    ("convert CHECKPOINT new.h5 --network list.json", "list.json must hold a JSON object", "list"),
+    ("convert CHECKPOINT new.h5 --network broken.json", "broken.json is no JSON", ""),
+    ("convert CHECKPOINT new.h5 --network photo.png", "photo.png is no JSON", ""),
+    ("convert CHECKPOINT new.h5 --network classes.json", "unknown argument 'classes'", "num_classes"),
+    ("convert CHECKPOINT new.h5 --preprocessing preprocessing.json", "inception", '"vgg"'),
+    ("summary --weights tiny.h5 --variant resnet_v1_50", "give --weights or --variant, not both", ""),
+    ("summary --variant resnet_v1_18", "'resnet_v1_18' is not one of", ""),
+    ("summary --variant resnet_v1_50 --size 0 0", "--size", "x>=1"),
+    ("summary --variant resnet_v1_50 --size 224", "--size", "2 arguments"),
+    ("summary --variant resnet_v1_50 --output-stride 6", "The output_stride needs to be a multiple of 4.", ""),
+    ("summary --variant resnet_v1_50 --output-stride 0", "The target output_stride cannot be reached.", ""),
+    ("summary --variant resnet_v1_50 --output-stride 64", "The target output_stride cannot be reached.", ""),
+    ("summary --variant resnet_v1_50 --depth-multiplier nan", "depth_multiplier", ""),
+    ("summary --variant resnet_v1_50 --num-classes 9999999", "num_classes must be a number from 0 to 1048576", ""),
+    ("summary --variant resnet_v1_50 --batch 0", "--batch", ""),
+    ("summary --weights photo.h5", "photo.h5 is no HDF5 file", ""),
+    ("summary surplus", "unexpected extra argument", "surplus"),
+    ("devices surplus", "unexpected extra argument", "surplus"),
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return narrow_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.mark.parametrize(("line", "said", "also"), WRONG)
+def test_a_wrong_call_is_one_line_of_stderr_and_status_2(
+    line: str,
+    said: str,
+    also: str,
+    place: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Run,
+) -> None:
+    monkeypatch.chdir(place)
+    status, out, err = run(*(checkpoint if word == "CHECKPOINT" else word for word in line.split()))
+    assert (status, out) == (2, "")
+    assert err.startswith("resnet-ref: ")
+    assert err.endswith("\n")
+    assert len(err.splitlines()) == 1
+    assert said in err
+    assert also in err
+    assert "Traceback" not in err
+    assert {entry.name for entry in place.iterdir()} == set(PLACES.split())
