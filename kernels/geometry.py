@@ -39,7 +39,10 @@ class Window(NamedTuple):
         return self == (1, 1, self.rate, 0, 0)
 
     def out(self, n: int) -> int:
-        """Output positions for `n` input positions; ShapeError where not even one window fits."""
+        """Output positions for `n` input positions; ShapeError where not even one window fits, or is none."""
+        _require_positive(size=self.size, stride=self.stride, rate=self.rate)
+        if self.before < 0 or self.after < 0:
+            raise ShapeError(f"padding must not be negative, got {self.before} before and {self.after} after")
         room = n + self.before + self.after - self.extent
         if n < 1 or room < 0:
             raise ShapeError(

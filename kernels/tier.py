@@ -12,6 +12,9 @@ from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.geometry import Window, subsampled
 
 
+_OPTIONAL = ("bias", "gamma", "out")
+
+
 class Tier:
     """The kernels of one device, from `kernels.on(device)`.
 
@@ -40,7 +43,7 @@ class Tier:
             wanted: np.dtype[Any] = np.dtype(dtype)
         except TypeError:
             wanted = np.dtype(np.void)
-        if wanted.name not in self.dtypes:
+        if wanted.name not in self.dtypes or not wanted.isnative:
             raise DeviceError(
                 f"device {self.device!r} computes in {' or '.join(self.dtypes)}, not in {dtype!r}"
                 + ("" if self.device == "definition" else '; device="definition" computes in float64 too')
@@ -50,6 +53,7 @@ class Tier:
     def im2col(self, x: Array, rows: Window, cols: Window) -> Array:
         """[N, H, W, C] -> [N*OH*OW, KH*KW*C]: row (n, oy, ox) holds what that output reads, padding as zeros."""
         self._check("im2col", x=x, x_axes="NHWC")
+        self._require_windows("im2col", rows, cols)
         return self._kernels.im2col(_contiguous(x), rows, cols, **self._options)
 
     def conv2d(
@@ -72,22 +76,27 @@ class Tier:
         activation: None, "relu" or "relu6". `out` must not overlap an input.
         """
         self._check("conv2d", x=x, x_axes="NHWC")
-        if w.ndim != 4 or w.shape[:3] != (rows.size, cols.size, x.shape[3]):
+        self._require_windows("conv2d", rows, cols)
+        self._require_array("conv2d", "w", w)
+        if w.ndim != 4 or w.shape[3] == 0 or w.shape[:3] != (rows.size, cols.size, x.shape[3]):
             raise ShapeError(
                 f"conv2d: w must be [KH, KW, C, F] = [{rows.size}, {cols.size}, {x.shape[3]}, F] "
                 f"(the windows' sizes and x's channels), got {list(w.shape)}"
             )
         shape = (x.shape[0], rows.out(x.shape[1]), cols.out(x.shape[2]), w.shape[3])
         bounds(activation)
-        self._same_dtype("conv2d", x, w=w, bias=bias, residual=residual, out=out)
         self._expect("conv2d", bias=(bias, shape[3:]), out=(out, shape))
         if residual is not None:
+            self._require_array("conv2d", "residual", residual)
+            if residual.ndim != 4:
+                raise ShapeError(f"conv2d: residual must be [N, RH, RW, F], got shape {list(residual.shape)}")
             strided = tuple(subsampled(n, residual_stride) for n in residual.shape[1:3])
-            if residual.ndim != 4 or (residual.shape[0], *strided, residual.shape[3]) != shape:
+            if (residual.shape[0], *strided, residual.shape[3]) != shape:
                 raise ShapeError(
                     f"conv2d: residual {list(residual.shape)} taken with stride {residual_stride} must have the "
                     f"output's shape {list(shape)}"
                 )
+        self._same_dtype("conv2d", x, w=w, bias=bias, residual=residual, out=out)
         epilogue = {"bias": bias, "residual": residual, "residual_stride": residual_stride, "activation": activation}
         return self._kernels.conv2d(_contiguous(x), _contiguous(w), rows, cols, **epilogue, out=out, **self._options)
 
@@ -137,6 +146,7 @@ class Tier:
     def max_pool2d(self, x: Array, rows: Window, cols: Window) -> Array:
         """[N, H, W, C] -> [N, OH, OW, C] (tf.nn.max_pool2d): padding and NaN never win the maximum."""
         self._check("max_pool2d", x=x, x_axes="NHWC")
+        self._require_windows("max_pool2d", rows, cols)
         rows.out(x.shape[1]), cols.out(x.shape[2])
         return self._kernels.max_pool2d(_contiguous(x), rows, cols, **self._options)
 
@@ -192,18 +202,32 @@ class Tier:
         return function(*map(_contiguous, arrays), out=out, **self._options)
 
     def _check(self, kernel: str, *, x: Array, x_axes: str = "") -> None:
-        if not isinstance(x, np.ndarray):
-            raise ShapeError(f"{kernel}: x must be a NumPy array on device {self.device!r}, got {type(x).__name__}")
+        self._require_array(kernel, "x", x)
         self.dtype(x.dtype)
-        if x.ndim == 0 or (x_axes and x.ndim != len(x_axes)):
-            wanted = ", ".join(x_axes) or "at least one axis"
-            raise ShapeError(f"{kernel}: x must be [{wanted}], got shape {list(x.shape)}")
+        if x.ndim == 0 or (x_axes and x.ndim != len(x_axes)) or (x_axes and 0 in x.shape[1:]):
+            wanted = f"[{', '.join(x_axes)}], none of H, W, C empty" if x_axes else "of at least one axis"
+            raise ShapeError(f"{kernel}: x must be {wanted}; got shape {list(x.shape)}")
+
+    def _require_array(self, kernel: str, name: str, array: Array) -> None:
+        if not isinstance(array, np.ndarray):
+            got = type(array).__name__
+            raise ShapeError(f"{kernel}: {name} must be a NumPy array on device {self.device!r}, got {got}")
+
+    def _require_windows(self, kernel: str, *windows: Window) -> None:
+        for window in windows:
+            if not isinstance(window, Window):
+                raise ShapeError(
+                    f"{kernel}: rows and cols must be Windows, from geometry.same, valid or fixed; got {window!r}"
+                )
 
     def _expect(self, kernel: str, **arrays: tuple[Array | None, tuple[int, ...]]) -> None:
         for name, (array, shape) in arrays.items():
-            if array is not None and array.shape != tuple(shape):
-                raise ShapeError(f"{kernel}: {name} must have shape {list(shape)}, got {list(array.shape)}")
-            if name == "out" and array is not None and not array.flags.c_contiguous:
+            if array is None and name in _OPTIONAL:
+                continue
+            self._require_array(kernel, name, array)  # type: ignore[arg-type]
+            if array is None or array.shape != tuple(shape):
+                raise ShapeError(f"{kernel}: {name} must have shape {list(shape)}, got {list(np.shape(array))}")
+            if name == "out" and not array.flags.c_contiguous:
                 raise ShapeError(f"{kernel}: out must be contiguous; pass np.empty({list(shape)})")
 
     def _same_dtype(self, kernel: str, x: Array, **arrays: Array | None) -> None:

@@ -63,7 +63,8 @@ def describes(*from_arg_scope: str) -> Callable[[Callable[..., Any]], Callable[.
         extra = [
             p for p in inspect.signature(call, follow_wrapped=False).parameters.values() if p.kind is p.KEYWORD_ONLY
         ]
-        call.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *extra])  # type: ignore[attr-defined]
+        own = sorted([*signature.parameters.values(), *extra], key=lambda p: p.kind)  # **kwargs comes last
+        call.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
         return call
 
     return decorate

@@ -36,6 +36,7 @@ def recognise(shapes: Shapes, overrides: Mapping[str, Any] | None = None) -> Rec
     what is recognised. CheckpointError says what is missing, unexpected or cannot be told from variables.
     """
     scope = (overrides or {}).get("scope")
+    _require_scope(shapes, scope)
     skipped = {name: reason for name in shapes if (reason := _beside(name, scope))}
     rest = {name: shape for name, shape in shapes.items() if name not in skipped}
     call = {**_call(rest, overrides or {}), **(overrides or {})}
@@ -54,23 +55,25 @@ def _beside(name: str, scope: str | None) -> str | None:
     return None
 
 
-def _call(shapes: Shapes, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The call that has these variables, as far as variables tell."""
-    if "function" in overrides and "blocks" in overrides and "scope" in overrides:
-        return {}
-    matches = [match for name in shapes if (match := _UNIT.match(name))]
-    scopes = sorted({match["scope"] for match in matches})
-    wanted = overrides.get("scope")
-    if (wanted is not None and wanted not in scopes) or not scopes:
+def _require_scope(shapes: Shapes, wanted: str | None) -> None:
+    """CheckpointError unless there is a ResNet v1, under the scope that is wanted."""
+    scopes = sorted({match["scope"] for name in shapes if (match := _UNIT.match(name))})
+    if not scopes or (wanted is not None and wanted not in scopes):
         near = f"the scopes with such blocks are {', '.join(scopes)}" if scopes else "no variable has such a name"
         raise CheckpointError(
             "this is no ResNet v1 of slim: expected variables like SCOPE/block1/unit_1/bottleneck_v1/conv1/weights"
             + (f" with scope {wanted}" if wanted else "")
             + f"; {near}. It holds {', '.join(list(shapes)[:3]) or 'nothing'} ..."
         )
-    if wanted is None and len(scopes) > 1:
+
+
+def _call(shapes: Shapes, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The call that has these variables, as far as variables tell."""
+    matches = [match for name in shapes if (match := _UNIT.match(name))]
+    scopes = sorted({match["scope"] for match in matches})
+    if len(scopes) > 1:
         raise CheckpointError(f"this holds several networks, {', '.join(scopes)}; choose one with --scope")
-    scope = wanted or scopes[0]
+    scope = scopes[0]
     units = _units_per_block(matches, scope)
     call: dict[str, Any] = {"scope": scope, **_variant(units, scope, overrides)}
     if not {"depth_multiplier", "min_base_depth", "blocks"} & set(overrides):

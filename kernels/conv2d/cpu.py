@@ -1,7 +1,7 @@
 """Convolution by im2col in blocks: the matrix is never whole, each thread fills and multiplies its own piece.
 
-Memory beyond input, weights and output: per thread a block of at most BLOCK_BYTES, or of BLOCK_ROWS rows where a row
-is so long that those are more; for maps of at most SMALL_MAP pixels one matrix of that many rows, shared by all threads.
+Memory beyond input, weights and output: per thread a block of at most BLOCK_BYTES, or of BLOCK_ROWS rows where a row is
+longer than that; for maps of at most SMALL_MAP pixels one matrix of that many rows, shared by all threads.
 The product itself is np.matmul on one thread.
 """
 

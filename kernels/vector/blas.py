@@ -1,5 +1,6 @@
 """Holds NumPy's BLAS to one thread while our own threads call it."""
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,11 @@ class _Users:
 
 
 _users = _Users()
+
+
+# A fork copies the count and the lock as they are, but not the threads that would release them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_users.__init__)  # type: ignore[misc]
 
 
 @cache

@@ -41,15 +41,17 @@ def run(task: Callable[[int], None], count: int, threads: int) -> None:
     numbers = iter(range(count))  # next() on it is atomic under the GIL
 
     def work() -> None:
-        for number in numbers:
-            task(number)
+        try:
+            for number in numbers:
+                task(number)
+        finally:
+            for _ in numbers:  # after an exception, wherever it happened: nothing more is handed out
+                pass
 
     helpers = _pool.submit(work, min(threads, count) - 1) if min(threads, count) > 1 else []
     try:
         work()
     finally:
-        for _ in numbers:  # after an exception: nothing more is handed out
-            pass
         # A helper that never started is not needed; one that did may still be writing.
         running = [helper for helper in helpers if not helper.cancel()]
         for helper in running:
