@@ -11,7 +11,6 @@ from resnet_ref.kernels.activation import bounds
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.geometry import Window, subsampled
 
-
 _OPTIONAL = ("bias", "gamma", "out")
 
 
@@ -208,10 +207,11 @@ class Tier:
             wanted = f"[{', '.join(x_axes)}], none of H, W, C empty" if x_axes else "of at least one axis"
             raise ShapeError(f"{kernel}: x must be {wanted}; got shape {list(x.shape)}")
 
-    def _require_array(self, kernel: str, name: str, array: Array) -> None:
+    def _require_array(self, kernel: str, name: str, array: Array | None) -> Array:
         if not isinstance(array, np.ndarray):
             got = type(array).__name__
             raise ShapeError(f"{kernel}: {name} must be a NumPy array on device {self.device!r}, got {got}")
+        return array
 
     def _require_windows(self, kernel: str, *windows: Window) -> None:
         for window in windows:
@@ -224,10 +224,10 @@ class Tier:
         for name, (array, shape) in arrays.items():
             if array is None and name in _OPTIONAL:
                 continue
-            self._require_array(kernel, name, array)  # type: ignore[arg-type]
-            if array is None or array.shape != tuple(shape):
-                raise ShapeError(f"{kernel}: {name} must have shape {list(shape)}, got {list(np.shape(array))}")
-            if name == "out" and not array.flags.c_contiguous:
+            present = self._require_array(kernel, name, array)
+            if present.shape != tuple(shape):
+                raise ShapeError(f"{kernel}: {name} must have shape {list(shape)}, got {list(present.shape)}")
+            if name == "out" and not present.flags.c_contiguous:
                 raise ShapeError(f"{kernel}: out must be contiguous; pass np.empty({list(shape)})")
 
     def _same_dtype(self, kernel: str, x: Array, **arrays: Array | None) -> None:
