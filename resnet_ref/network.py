@@ -132,7 +132,7 @@ def _check_number(name: str, value: Any, least: int, *, whole: bool) -> None:
     kinds = int if whole else int | float
     if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= _WIDEST:
         kind = "a whole number" if whole else "a number"
-        raise ShapeError(f"{name} must be {kind} from {least} to {_WIDEST}, got {value!r}")
+        raise ShapeError(f"{name} must be {kind} from {least} to {_WIDEST}, got {value!r:.100}")
 
 
 def _arg_scope(changed: Any) -> ArgScope:

@@ -35,11 +35,14 @@ def recognise(shapes: Shapes, overrides: Mapping[str, Any] | None = None) -> Rec
     shapes: every numeric variable's name and shape. overrides: entries of Network.from_json that are taken instead of
     what is recognised. CheckpointError says what is missing, unexpected or cannot be told from variables.
     """
-    scope = (overrides or {}).get("scope")
-    _require_scope(shapes, scope)
+    overrides = overrides or {}
+    scope = overrides.get("scope")
+    described = {"function", "blocks", "scope"} <= set(overrides)
+    if not described:
+        _require_scope(shapes, scope)
     skipped = {name: reason for name in shapes if (reason := _beside(name, scope))}
     rest = {name: shape for name, shape in shapes.items() if name not in skipped}
-    call = {**_call(rest, overrides or {}), **(overrides or {})}
+    call = {**({} if described else _call(rest, overrides)), **overrides}
     network = Network.from_json(call)
     _compare(network, rest)
     return Recognised(network, skipped)
