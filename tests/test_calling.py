@@ -246,11 +246,7 @@ def test_outputs_collections_receives_every_named_output_as_an_array(function: A
 
 @pytest.mark.parametrize(
     "function",
-    [
-        resnet_utils.stack_blocks_dense,
-        pytest.param(
-            resnet_v1.bottleneck),
-    ],
+    [resnet_utils.stack_blocks_dense, resnet_v1.bottleneck],
 )
 def test_outputs_collections_by_name_is_refused_because_there_is_no_graph(function: Any) -> None:
     args = (8, 3, 2) if function is resnet_v1.bottleneck else (two_blocks(),)

@@ -117,6 +117,11 @@ def test_classify_prints_the_good_images_and_reports_each_bad_one(
     assert (alone[0], alone[1], len(alone[2].splitlines())) == (2, "", 1)
 
 
+def dotted(name: str) -> str:
+    """The dataset's name for an end point: HDF5 has no dataset inside another."""
+    return name.replace("/", ".")
+
+
 def test_features_holds_the_models_end_points_and_the_files_names(
     run: Run, tiny_file: Path, photos: list[Path], tmp_path: Path
 ) -> None:
@@ -142,12 +147,14 @@ def test_features_holds_the_models_end_points_and_the_files_names(
     assert json.loads(out) == {
         "output": str(output),
         "images": 3,
-        "end_points": {name: list(values[name].shape) for name in names},
+        "end_points": {dotted(name): list(values[name].shape) for name in names},
     }
     with h5py.File(output) as file:
+        assert set(file) == {*map(dotted, names), "files"}
         for name in names:
-            assert file[name].dtype == np.float32
-            np.testing.assert_allclose(file[name][()], values[name], atol=1e-5 * float(np.abs(values[name]).max()))
+            found = file[dotted(name)]
+            assert found.dtype == np.float32
+            np.testing.assert_allclose(found[()], values[name], atol=1e-5 * float(np.abs(values[name]).max()))
         assert [name.decode() for name in file["files"]] == [str(photo) for photo in photos]
         assert dict(file.attrs) == {"network": "resnet_v1", "scope": "tiny", "device": "cpu"}
     assert os.listdir(tmp_path) == ["f.h5"]
@@ -178,8 +185,9 @@ def test_end_points_whose_names_contain_each_other_go_into_one_file(
     assert (status, err) == (0, "")
     _, values = expected(tiny_file, photos[:1], *names)
     with h5py.File(tmp_path / "f.h5") as file:
+        assert set(file) == {*map(dotted, names), "files"}
         for name in names:
-            np.testing.assert_allclose(file[name][()], values[name], atol=1e-4)
+            np.testing.assert_allclose(file[dotted(name)][()], values[name], atol=1e-4)
 
 
 def rows(out: str) -> dict[str, dict[str, Any]]:

@@ -49,14 +49,7 @@ def test_an_output_that_takes_nothing_is_one_line_and_status_2() -> None:
     assert "No space left on device" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "classify",
-        pytest.param(
-            "features"),
-    ],
-)
+@pytest.mark.parametrize("command", ["classify", "features"])
 def test_a_file_name_that_is_no_text_is_taken_all_the_same(
     tiny_file: Path, photos: list[Path], tmp_path: Path, command: str
 ) -> None:

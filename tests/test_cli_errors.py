@@ -112,7 +112,11 @@ WRONG = [
     ("summary --variant resnet_v1_50 --output-stride 0", "The target output_stride cannot be reached.", ""),
     ("summary --variant resnet_v1_50 --output-stride 64", "The target output_stride cannot be reached.", ""),
     ("summary --variant resnet_v1_50 --depth-multiplier nan", "depth_multiplier", ""),
-    ("summary --variant resnet_v1_50 --num-classes 9999999", "num_classes must be a number from 0 to 1048576", ""),
+    (
+        "summary --variant resnet_v1_50 --num-classes 9999999",
+        "num_classes must be a whole number from 0 to 1048576",
+        "got 9999999",
+    ),
     ("summary --variant resnet_v1_50 --batch 0", "--batch", ""),
     ("summary --weights photo.h5", "photo.h5 is no HDF5 file", ""),
     ("summary surplus", "unexpected extra argument", "surplus"),

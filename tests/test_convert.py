@@ -1,4 +1,4 @@
-"""From a checkpoint that TensorFlow wrote to a weights file with the same numbers."""
+"""From a checkpoint, written by TensorFlow or as TensorFlow does, to a weights file with the same numbers."""
 
 import hashlib
 import json
@@ -21,8 +21,6 @@ from resnet_ref import CheckpointError, WeightsError, load_weights, oracle
 from resnet_ref.convert import Conversion, convert
 from resnet_ref.labels import imagenet_labels
 from resnet_ref.network import Network
-
-pytestmark = pytest.mark.oracle
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 NARROW = {
@@ -66,6 +64,7 @@ def tiny(source: Path, destination: Path, **options: Any) -> Conversion:
     return convert(source, destination, overrides=TINY, **options)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("way", WAYS)
 def test_every_kind_of_checkpoint_gives_the_arrays_that_were_saved(
     folder: Path, tmp_path: Path, tiny_variables: Arrays, way: str
@@ -78,6 +77,7 @@ def test_every_kind_of_checkpoint_gives_the_arrays_that_were_saved(
     assert set(made.skipped) == set(training_extras(tiny_variables, "tiny"))
 
 
+@pytest.mark.oracle
 def test_a_whole_variant_is_recognised_and_converted_without_a_word_of_what_it_is(tmp_path: Path) -> None:
     values = random_variables(Network.from_json(NARROW).variables())
     prefix = oracle.save_checkpoint(values, tmp_path / "model.ckpt")
@@ -103,12 +103,14 @@ NAMED = {
 }
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("name", NAMED)
 def test_a_checkpoint_may_be_named_in_any_way(folder: Path, tmp_path: Path, tiny_variables: Arrays, name: str) -> None:
     tiny(NAMED[name](folder, tmp_path), tmp_path / "w.h5")
     same(tmp_path / "w.h5", tiny_variables)
 
 
+@pytest.mark.oracle
 def test_the_file_says_which_files_it_was_made_from(folder: Path, tmp_path: Path) -> None:
     made = tiny(folder / "V2", tmp_path / "w.h5")
     assert load_weights(tmp_path / "w.h5").source == made.source
@@ -288,6 +290,7 @@ def test_memory_stays_near_the_largest_variable(fake: Any, tmp_path: Path) -> No
     assert len(load_weights(tmp_path / "w.h5")) == len(shapes)
 
 
+@pytest.mark.oracle
 def test_a_variable_that_is_no_number_is_skipped_and_listed(tmp_path: Path, tiny_variables: Arrays) -> None:
     checkpoint_files.save(tmp_path / "model.ckpt", {**tiny_variables, "tiny/note": "text"}, 2)
     made = tiny(tmp_path / "model.ckpt", tmp_path / "w.h5")

@@ -73,15 +73,7 @@ def test_only_the_end_points_asked_for_come_back_and_do_not_change_the_result(mo
         assert list(found) == list(dict.fromkeys(wanted))
 
 
-@pytest.mark.parametrize(
-    "end_points",
-    [
-        {"global_pool"},
-        {"global_pool": 1}.keys(),
-        pytest.param(
-            iter(["global_pool"])),
-    ],
-)
+@pytest.mark.parametrize("end_points", [{"global_pool"}, {"global_pool": 1}.keys(), iter(["global_pool"])])
 def test_any_iterable_of_names_may_ask_for_end_points(model: Any, end_points: Any) -> None:
     assert list(model(IMAGES, end_points=end_points)[1]) == ["global_pool"]
 

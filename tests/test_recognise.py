@@ -170,8 +170,11 @@ def test_a_layer_whose_own_name_resembles_a_slot_is_not_skipped() -> None:
             {"resnet_v1_50/block1/unit_1/bottleneck_v1/conv1/weights": (1, 1, 64, 63)},
             "the base depths [63, 128, 256, 512]",
         ),
-        ({"resnet_v1_50/block4/unit_3/bottleneck_v1/conv1/weights": None}, "units per block; the known variants are"),
-        ({"resnet_v1_50/block1/unit_4/bottleneck_v1/conv1/weights": (1, 1, 256, 64)}, "(4, 4, 6, 3) units per block"),
+        ({"resnet_v1_50/block4/unit_3/bottleneck_v1/conv1/weights": None}, "2 units in block4; the known variants are"),
+        (
+            {"resnet_v1_50/block1/unit_4/bottleneck_v1/conv1/weights": (1, 1, 256, 64)},
+            "has 4 units in block1, 4 units in block2, 6",
+        ),
     ],
 )
 def test_what_is_missing_unexpected_or_of_another_shape_is_named(change: dict[str, Any], said: str) -> None:
@@ -183,22 +186,27 @@ BLOCK = "block{}/unit_1/bottleneck_v1/conv1/weights"
 
 
 @pytest.mark.parametrize("name", ["logits/weights", BLOCK.format(1), BLOCK.format(2)])
-@pytest.mark.parametrize(
-    "shape", [pytest.param(()), (4,), (1, 1, 1, 0)]
-)
+@pytest.mark.parametrize("shape", [(), (4,), (1, 1, 1, 0)])
 def test_a_variable_of_another_rank_or_without_elements_is_refused(name: str, shape: tuple[int, ...]) -> None:
     message = refused(variables(num_classes=7) | {f"resnet_v1_50/{name}": shape})
     assert "base depths" in message or name in message
 
 
-@pytest.mark.parametrize("numbers", [(1, 7, 3, 4), (2, 3, 4, 5), (0, 1, 2, 3)])
-def test_blocks_that_are_numbered_otherwise_are_refused(numbers: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ((1, 7, 3, 4), "3 units in block1, 6 units in block3, 3 units in block4, 4 units in block7"),
+        ((2, 3, 4, 5), "3 units in block2, 4 units in block3, 6 units in block4, 3 units in block5"),
+        ((0, 1, 2, 3), "3 units in block0, 4 units in block1, 6 units in block2, 3 units in block3"),
+    ],
+)
+def test_blocks_that_are_numbered_otherwise_are_refused(numbers: tuple[int, ...], said: str) -> None:
     shapes = {}
     for name, shape in variables().items():
         if match := re.match(r"(.*/block)(\d)(.*)", name):
             name = f"{match[1]}{numbers[int(match[2]) - 1]}{match[3]}"
         shapes[name] = shape
-    assert "resnet_v1_50/block" in refused(shapes)
+    assert f"resnet_v1_50 has {said}; the known variants are" in refused(shapes)
 
 
 def test_a_missing_first_unit_is_named() -> None:
@@ -215,11 +223,15 @@ def test_a_missing_first_unit_is_named() -> None:
         ({"InceptionV3/Conv2d_1a_3x3/weights": (3, 3, 3, 32)}, "It holds InceptionV3/Conv2d_1a_3x3/weights"),
         ({"resnet_v2_50/block1/unit_1/bottleneck_v2/conv1/weights": (1, 1, 64, 64)}, "no ResNet v1 of slim"),
         ({"block1/unit_1/bottleneck_v1/conv1/weights": (1, 1, 64, 64)}, "no ResNet v1 of slim"),
-        ({"a/block1/unit_2/bottleneck_v1/conv1/weights": (1, 1, 64, 64)}, "a has (2,) units per block"),
-        ({"a/block0/unit_0/bottleneck_v1/conv1/weights": (1, 1, 64, 64)}, "units per block"),
-        pytest.param(
-            {f"a/block{'9' * 5000}/unit_1/bottleneck_v1/conv1/weights": (1, 1, 64, 64)},
-            "a"),
+        (
+            {"a/block1/unit_2/bottleneck_v1/conv1/weights": (1, 1, 64, 64)},
+            "a has 2 units in block1; the known",
+        ),
+        (
+            {"a/block0/unit_0/bottleneck_v1/conv1/weights": (1, 1, 64, 64)},
+            "a has 0 units in block0; the known",
+        ),
+        ({f"a/block{'9' * 5000}/unit_1/bottleneck_v1/conv1/weights": (1, 1, 64, 64)}, "no ResNet v1 of slim"),
     ],
 )
 def test_what_is_no_resnet_v1_is_refused(shapes: Shapes, said: str) -> None:
@@ -229,9 +241,14 @@ def test_what_is_no_resnet_v1_is_refused(shapes: Shapes, said: str) -> None:
 def test_a_network_of_ones_own_is_refused_until_it_is_described() -> None:
     shapes = Network.from_json(TINY).variables()
     message = refused(shapes)
-    assert "tiny has (2, 1) units per block" in message
+    assert "tiny has 2 units in block1, 1 units in block2; the known variants are resnet_v1_50 (3, 4, 6, 3)" in message
     assert "Strides cannot be told from variables: describe the network with --network FILE.json" in message
     assert recognised(shapes, **TINY) == TINY
+
+
+def test_a_network_that_is_described_in_full_may_name_its_blocks_in_any_way() -> None:
+    call = {**TINY, "blocks": [{**block, "scope": f"stage_{n}"} for n, block in enumerate(TINY["blocks"])]}
+    assert recognised(Network.from_json(call).variables(), **call) == call
 
 
 def test_what_variables_do_not_show_may_be_said() -> None:
