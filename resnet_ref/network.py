@@ -83,7 +83,7 @@ class Network:
         if not isinstance(data, Mapping) or data.get("function") not in FUNCTIONS:
             functions = ", ".join(FUNCTIONS)
             raise WeightsError(
-                f'a network is described as {{"function": F, ...}} with F one of {functions}; got {data!r:.200}'
+                f'a network is described as {{"function": F, ...}} with F one of {functions}; got {_shown(data)}'
             )
         rest = dict(data)
         function, blocks, channels = rest.pop("function"), rest.pop("blocks", None), rest.pop("channels", 3)
@@ -96,8 +96,16 @@ class Network:
             network = cls(function, rest, arg_scope, _blocks(function, blocks), channels)
             network.variables()
         except (TypeError, ResnetRefError) as error:
-            raise WeightsError(f"the network's description is wrong: {error}; it was {data!r:.200}") from None
+            raise WeightsError(f"the network's description is wrong: {error}; it was {_shown(data)}") from None
         return network
+
+
+def _shown(value: Any) -> str:
+    """The value as an error message shows it."""
+    try:
+        return f"{value!r:.200}"
+    except ValueError:  # Python prints no integer of thousands of digits
+        return f"{type(value).__name__} too long to show"
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
@@ -132,7 +140,7 @@ def _check_number(name: str, value: Any, least: int, *, whole: bool) -> None:
     kinds = int if whole else int | float
     if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= _WIDEST:
         kind = "a whole number" if whole else "a number"
-        raise ShapeError(f"{name} must be {kind} from {least} to {_WIDEST}, got {value!r:.100}")
+        raise ShapeError(f"{name} must be {kind} from {least} to {_WIDEST}, got {_shown(value)}")
 
 
 def _arg_scope(changed: Any) -> ArgScope:

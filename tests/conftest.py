@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from variables import random_variables
 
-from resnet_ref import oracle, save_weights
+from resnet_ref import save_weights
 from resnet_ref.cli.main import _run
 from resnet_ref.network import Network
 
@@ -32,13 +32,6 @@ TINY: dict[str, Any] = {
 }
 TINY_LABELS = ("ant", "bee", "cat", "dog", "élan")
 TINY_PREPROCESSING = {"name": "vgg", "resize_side": 33, "height": 29, "width": 26}
-
-
-@pytest.fixture(autouse=True)
-def quick_graphs(request: pytest.FixtureRequest) -> None:
-    """For the oracle's tests, variables hashed as in TensorFlow 1: tf_slim hashes all of them anew at every layer."""
-    if request.node.get_closest_marker("oracle"):
-        oracle.tensorflow()[0].compat.v1.disable_tensor_equality()
 
 
 @pytest.fixture(scope="session")

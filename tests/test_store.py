@@ -201,8 +201,8 @@ VARIABLE, FIXED = h5py.string_dtype(), h5py.string_dtype("utf-8", 9)
 ANOTHER_FORMAT = "no weights file of resnet-ref: its 'format' should be 'resnet-ref weights', but: "
 DAMAGED = "is damaged: HDF5 cannot read it ("
 ATTRIBUTES: list[tuple[dict[str, Any], str]] = [
-    ({"version": "2"}, "format version 2, this resnet-ref reads 1; use a newer resnet-ref"),
-    ({"version": ""}, "format version , this resnet-ref reads 1"),
+    ({"version": "2"}, "format version '2', this resnet-ref reads 1; use a newer resnet-ref"),
+    ({"version": ""}, "format version '', this resnet-ref reads 1"),
     ({"version": None}, "can't locate attribute: 'version'"),
     ({"version": 1}, f"{DAMAGED}attribute 'version' is no text of fixed length"),
     ({"version": np.array([1, 2])}, f"{DAMAGED}attribute 'version' is no text of fixed length"),

@@ -69,7 +69,7 @@ def load(
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:  # h5py's words for damage
         raise WeightsError(f"{path} is damaged: HDF5 cannot read it ({error}); {_ADVICE}") from None
     if digest.hexdigest() != said:
-        raise WeightsError(f"{path} is damaged: its SHA-256 is {digest.hexdigest()}, it says {said!r}; {_ADVICE}")
+        raise WeightsError(f"{path} is damaged: its SHA-256 is {digest.hexdigest()}, it says {said[:100]!r}; {_ADVICE}")
     return {name: arrays[name] for name in expected}, description
 
 
@@ -123,16 +123,17 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
 def _describe(path: str | os.PathLike[str], file: h5py.File) -> Description:
     try:
         found = read_text(file, "format")
+        shown = repr(found[:100])
     except (KeyError, ValueError) as error:
-        found = str(error)
+        found, shown = "", str(error)
     if found != FORMAT:
         raise WeightsError(
-            f"{path} is HDF5 but no weights file of resnet-ref: its 'format' should be {FORMAT!r}, but: {found}; "
+            f"{path} is HDF5 but no weights file of resnet-ref: its 'format' should be {FORMAT!r}, but: {shown}; "
             "make one with save_weights or `resnet-ref convert`"
         )
     if (version := read_text(file, "version")) != str(VERSION):
         raise WeightsError(
-            f"{path} has format version {version}, this resnet-ref reads {VERSION}; use a newer resnet-ref"
+            f"{path} has format version {version[:20]!r}, this resnet-ref reads {VERSION}; use a newer resnet-ref"
         )
     return Description.from_attributes({name: read_text(file, name) for name in Description.__dataclass_fields__})
 
@@ -167,6 +168,8 @@ def _compare(
             problems.append(f"{name} is compressed or in several chunks, expected its bytes as they are")
         elif dataset.id.get_storage_size() < dataset.nbytes:  # so that a small file cannot claim a large memory
             problems.append(f"{name} is incomplete, expected {dataset.nbytes} bytes")
+    if sum(dataset.id.get_storage_size() for dataset in datasets.values()) > os.path.getsize(path):
+        problems.append("its data are larger than the file")
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise WeightsError(f"{path} does not hold the network it describes: {'; '.join(problems[:5])}{more}; {_ADVICE}")
