@@ -207,7 +207,7 @@ ATTRIBUTES: list[tuple[dict[str, Any], str]] = [
     ({"version": 1}, f"{DAMAGED}attribute 'version' is no text of fixed length"),
     ({"version": np.array([1, 2])}, f"{DAMAGED}attribute 'version' is no text of fixed length"),
     ({"format": None}, "can't locate attribute: 'format'"),
-    ({"format": "keras"}, f"{ANOTHER_FORMAT}keras"),
+    ({"format": "keras"}, f"{ANOTHER_FORMAT}'keras'"),
     ({"format": 3}, f"{ANOTHER_FORMAT}attribute 'format' is no text of fixed length"),
     ({"format": np.array("resnet-ref weights", VARIABLE)}, f"{ANOTHER_FORMAT}attribute 'format' is no text"),
     ({"network": None}, "can't locate attribute: 'network'"),
