@@ -23,8 +23,8 @@ def table() -> str:
     turns = len(about["times"]["ours"])
     lines.append("")
     lines.append(
-        f"Medians of {turns} runs in turns, {about['threads']} threads, {about['processor']}, Python {about['python']}, "
-        f"{versions}."
+        f"Medians of {turns} runs in turns, {about['threads']} threads, {about['processor']}, "
+        f"Python {about['python']}, {versions}."
     )
     return "\n".join(lines) + "\n"
 
