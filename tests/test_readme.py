@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from networks import CASES
+from PIL import Image
 from variables import random_variables
 
 from resnet_ref import resnet_v1, save_weights
@@ -22,6 +23,7 @@ def test_every_python_block_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     network = Network("resnet_v1_50", {"num_classes": 1000})
     save_weights("resnet_v1_50.h5", random_variables(network.variables()), network.to_json())
+    Image.fromarray(np.arange(90 * 70 * 3, dtype=np.uint8).reshape(90, 70, 3)).save("photo.jpg")
     tiny = Shapes()
     block = resnet_v1.resnet_v1_block("block1", base_depth=4, num_units=2, stride=2)
     resnet_v1.resnet_v1(Handle(tiny, Spec((1, 224, 224, 3))), [block], num_classes=11, scope="tiny_net")
@@ -39,6 +41,7 @@ def test_every_python_block_runs(tmp_path, monkeypatch):
     for code in blocks:
         exec(code, shown)
     assert shown["probabilities"].shape == (2, 1000)
+    assert shown["images"].shape == (1, 224, 224, 3)
     assert {name.split("/")[-1] for name in shown["updates"]} == {"moving_mean", "moving_variance"}
     assert shown["y"].shape == (2, 5, 6, 4)
 
