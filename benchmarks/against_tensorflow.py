@@ -6,15 +6,12 @@ Each runs in a process of its own, with as many threads as the other, in turns w
 outputs were compared. Printed are medians, quartiles and the ratio of the medians.
 """
 
-import json
 import multiprocessing
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from typing import Any
 import click
 import numpy as np
 from numpy.typing import NDArray
+from recording import save
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -115,21 +113,8 @@ def main(batch: int, runs: int, threads: int, output: Path | None) -> None:
     click.echo(f"ours / TensorFlow: {ratio:.2f} (batch {batch}, {threads} threads)")
     if output is not None:
         packages = ("resnet-ref", "numpy", "numba", "tensorflow", "tf_slim")
-        data = {
-            "what": "resnet_v1_50 at 224x224, milliseconds a run",
-            "batch": batch, "threads": threads, "ratio": ratio, "medians": medians, "times": times,
-            "processor": processor(), "python": platform.python_version(),
-            "versions": {name: version(name) for name in packages},
-        }  # fmt: skip
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(data, indent=1) + "\n")
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+        what = "resnet_v1_50 at 224x224, milliseconds a run"
+        save(output, packages, what=what, batch=batch, threads=threads, ratio=ratio, medians=medians, times=times)
 
 
 if __name__ == "__main__":

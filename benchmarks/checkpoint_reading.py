@@ -1,6 +1,6 @@
 """How fast a checkpoint of resnet_v1_50's size is read, beside TensorFlow's own reader, and how much memory it takes.
 
-    python benchmarks/checkpoint_reading.py [--runs 9]
+    python benchmarks/checkpoint_reading.py [--runs 9] [--output benchmarks/results/checkpoint_reading.json]
 
 TensorFlow writes the files and must be installed. Each run reads every variable; the two readers take turns, every
 number is compared before anything is timed, and medians are printed. The files stay in the page cache throughout.
@@ -8,7 +8,6 @@ number is compared before anything is timed, and medians are printed. The files 
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -20,8 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import numpy.typing as npt
+from recording import save
 
 from resnet_ref.weights.checkpoint import open_checkpoint
 
@@ -99,24 +100,33 @@ def peak_growth(path: str) -> float:
     return float(subprocess.run([sys.executable, "-c", code, path], check=True, capture_output=True, text=True).stdout)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=9)
-    runs = parser.parse_args().runs
-    largest = max(4 * int(np.prod(shape)) for shape in shapes().values())
-    print(f"{len(shapes())} variables, the largest {largest / MIB:.1f} MiB; median of {runs} runs")
+@click.command()
+@click.option("--runs", default=9, show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), help="Also write the figures here, as JSON.")
+def main(runs: int, output: Path | None) -> None:
+    largest = max(4 * int(np.prod(shape)) for shape in shapes().values()) / MIB
+    print(f"{len(shapes())} variables, the largest {largest:.1f} MiB; median of {runs} runs")
     print(f"{'format':8} {'MiB':>7} {'ours, s':>9} {'TF, s':>9} {'ours/TF':>8} {'peak growth, MiB':>17}")
     with tempfile.TemporaryDirectory() as folder:
-        for version in (1, 2):
-            path = write(Path(folder) / f"v{version}", version)
-            mine, theirs = ours(path), tensorflows(path)
-            if mine.keys() != theirs.keys() or not all(np.array_equal(mine[name], theirs[name]) for name in mine):
-                raise SystemExit(f"V{version}: the two readers disagree")
-            size = sum(array.nbytes for array in mine.values()) / MIB
-            del mine, theirs
-            pairs = [(seconds(ours, path), seconds(tensorflows, path)) for _ in range(runs)]
-            a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
-            print(f"V{version:<7} {size:7.1f} {a:9.4f} {b:9.4f} {a / b:8.2f} {peak_growth(path):17.1f}")
+        formats = {f"V{version}": compared(write(Path(folder) / f"v{version}", version), runs) for version in (1, 2)}
+    for name, row in formats.items():
+        ratio = row["ours"] / row["tensorflow"]
+        columns = f"{row['mib']:7.1f} {row['ours']:9.4f} {row['tensorflow']:9.4f} {ratio:8.2f}"
+        print(f"{name:8} {columns} {row['peak_growth_mib']:17.1f}")
+    if output is not None:
+        save(output, ("resnet-ref", "tensorflow"), what="seconds to read a checkpoint", largest_mib=largest, **formats)
+
+
+def compared(path: str, runs: int) -> dict[str, float]:
+    """Median seconds of both readers, in turns, once they agree; raises where they do not."""
+    mine, theirs = ours(path), tensorflows(path)
+    if mine.keys() != theirs.keys() or not all(np.array_equal(mine[name], theirs[name]) for name in mine):
+        raise SystemExit(f"{path}: the two readers disagree")
+    size = sum(array.nbytes for array in mine.values()) / MIB
+    del mine, theirs
+    pairs = [(seconds(ours, path), seconds(tensorflows, path)) for _ in range(runs)]
+    a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return {"mib": size, "ours": a, "tensorflow": b, "peak_growth_mib": peak_growth(path)}
 
 
 if __name__ == "__main__":

@@ -12,12 +12,19 @@ def table() -> str:
     """The table as Markdown, with what it was measured on."""
     runs = [json.loads(path.read_text()) for path in sorted(ROOT.glob("benchmarks/results/against_tensorflow_*.json"))]
     lines = [
-        "| resnet_v1_50 at 224x224 | ours, cpu | TensorFlow running slim | ours / TensorFlow |",
+        "| resnet_v1_50 | ours, cpu | TensorFlow | ours / TensorFlow |",
         "|---|---|---|---|",
     ]
     for run in runs:
         ours, slim = (statistics.median(run["times"][name]) for name in ("ours", "tensorflow"))
-        lines.append(f"| batch {run['batch']} | {ours:.0f} ms | {slim:.0f} ms | {ours / slim:.2f} |")
+        lines.append(
+            f"| inference at 224x224, batch {run['batch']} | {ours:.0f} ms | {slim:.0f} ms | {ours / slim:.2f} |"
+        )
+    reading = json.loads((ROOT / "benchmarks/results/checkpoint_reading.json").read_text())
+    for name in ("V1", "V2"):
+        ours, slim = (1000 * reading[name][reader] for reader in ("ours", "tensorflow"))
+        what = f"reading its {name} checkpoint, {reading[name]['mib']:.0f} MiB"
+        lines.append(f"| {what} | {ours:.0f} ms | {slim:.0f} ms | {ours / slim:.2f} |")
     about = runs[0]
     versions = ", ".join(f"{name} {about['versions'][name]}" for name in ("tensorflow", "numpy", "numba"))
     turns = len(about["times"]["ours"])
