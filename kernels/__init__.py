@@ -25,12 +25,13 @@ def on(device: str, threads: int | None = None) -> Tier:
     may use (None: as many as this process may run on). DeviceError for any other device, and for "gpu", whose kernels
     do not exist yet.
     """
+    count = thread_count(threads)
     if device == "auto":
         device = "cpu"
     if device == "gpu":
         raise DeviceError('device "gpu" has no kernels in this version; use "cpu" or "definition"')
-    if device not in _DTYPES:
+    if not isinstance(device, str) or device not in _DTYPES:
         raise DeviceError(f"device must be one of {', '.join(DEVICES)}; got {device!r}")
     modules = [import_module(f"resnet_ref.kernels.{folder}.{device}") for folder in _FOLDERS]
-    options = {"threads": thread_count(threads)} if device == "cpu" else {}
+    options = {"threads": count} if device == "cpu" else {}
     return Tier(device, namespace(*modules), _DTYPES[device], options)

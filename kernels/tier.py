@@ -135,7 +135,9 @@ class Tier:
 
     def moving_average(self, moving: Array, batch: Array, decay: float) -> Array:
         """moving - (moving - batch) * (1 - decay), both [C]: TensorFlow's assign_moving_average."""
+        self._require_array("moving_average", "moving", moving)
         self._expect("moving_average", batch=(batch, moving.shape))
+        self._same_dtype("moving_average", moving, batch=batch)
         return self._kernels.moving_average(moving, batch, decay)
 
     def unbiased(self, variance: Array, count: int) -> Array:
@@ -229,6 +231,8 @@ class Tier:
                 raise ShapeError(f"{kernel}: {name} must have shape {list(shape)}, got {list(present.shape)}")
             if name == "out" and not present.flags.c_contiguous:
                 raise ShapeError(f"{kernel}: out must be contiguous; pass np.empty({list(shape)})")
+            if name == "out" and not present.flags.writeable:
+                raise ShapeError(f"{kernel}: out must be writeable; pass np.empty({list(shape)})")
 
     def _same_dtype(self, kernel: str, x: Array, **arrays: Array | None) -> None:
         for name, array in arrays.items():

@@ -1,7 +1,7 @@
 """slim's ResNet v1 without a framework: every number can be followed down to the kernel that computes it.
 
 model = load_model(file); model(images)                      inference
-resnet_v1.resnet_v1_50(images, 1000, weights=...)            slim's own functions
+resnet_v1.resnet_v1_50(images, 1000, is_training=False, weights=weights)      slim's own functions
 resnet_ref.kernels.on("definition" or "cpu")                 the arithmetic
 """
 

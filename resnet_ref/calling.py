@@ -50,6 +50,7 @@ def describes(*from_arg_scope: str) -> Callable[[Callable[..., Any]], Callable[.
                 return function(handle, **{**defaults, **bound.arguments, **instead})
 
             collection = bound.arguments.get("outputs_collections")
+            # The check with shapes alone must leave no shapes in the caller's dict.
             unseen: dict[str, Any] = {"outputs_collections": {}} if isinstance(collection, MutableMapping) else {}
 
             if arg_scope is not None and not isinstance(arg_scope, ArgScope):
@@ -81,6 +82,8 @@ def compute(
     updates: MutableMapping[str, Array] | None,
 ) -> Any:
     """Describe with shapes alone (`check`), then with an array [N, H, W, C]; unwrap what that returns."""
+    if updates is not None and not isinstance(updates, MutableMapping):
+        raise ShapeError(f"batch_norm_updates must be a dict that receives the updates, got {type(updates).__name__}")
     tier = kernels.on(device)
     images = as_images(inputs, tier.dtype(dtype))
     shapes = Shapes()

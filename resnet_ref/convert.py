@@ -15,6 +15,7 @@ from resnet_ref.network import Network
 from resnet_ref.preprocessing import Preprocessing
 from resnet_ref.recognise import recognise
 from resnet_ref.weights import store
+from resnet_ref.weights.atomic import require_another
 from resnet_ref.weights.checkpoint import Checkpoint, open_checkpoint
 from resnet_ref.weights_file import describe
 
@@ -48,6 +49,7 @@ def convert(
     stays near the largest variable. CheckpointError, WeightsError.
     """
     with open_checkpoint(source) as checkpoint:
+        require_another(destination, [source, *(file.path for file in checkpoint.files)])
         numeric = {n: v.shape for n, v in checkpoint.variables.items() if isinstance(v.dtype, np.dtype)}
         text = {n: "not numeric" for n in checkpoint.variables if n not in numeric}
         try:

@@ -1,6 +1,7 @@
 """The layers that slim's ResNet v1 is made of, over handles: slim.conv2d, slim.max_pool2d and their like.
 
-For a unit function of your own in a `Block`: call these as slim's are called.
+For a unit function of your own in a `Block`: they have slim's names, arguments and defaults. Activations are names
+instead of functions, and what comes after `padding` is given by name.
 """
 
 from collections.abc import Sequence
@@ -13,51 +14,61 @@ from resnet_ref.kernels import geometry
 from resnet_ref.kernels.geometry import Window
 
 FROM_ARG_SCOPE: Any = "as the arg scope says"
+Size = int | Sequence[int]
 
 
 def conv2d(
     inputs: Handle,
     num_outputs: int,
-    kernel_size: int | Sequence[int],
-    stride: int = 1,
+    kernel_size: Size,
+    stride: Size = 1,
     padding: str = "SAME",
+    *,
     rate: int = 1,
     activation_fn: str | None = FROM_ARG_SCOPE,
-    normalizer: BatchNorm | None = FROM_ARG_SCOPE,
+    normalizer_fn: BatchNorm | None = FROM_ARG_SCOPE,
     scope: str = "Conv",
 ) -> Handle:
     """slim.conv2d: convolution, then batch norm or biases, then the activation; recorded as an end point.
 
-    inputs [N, H, W, C] -> [N, OH, OW, num_outputs]. padding: "SAME", "VALID", or "FIXED" (conv2d_same's explicit
-    padding). Variables: `weights` [KH, KW, C, num_outputs]; with a normalizer `BatchNorm/{gamma,beta,moving_mean,
-    moving_variance}`, without one `biases`. ShapeError for a rank other than 4, sizes below 1, or both stride and
-    rate above 1.
+    inputs [N, H, W, C] -> [N, OH, OW, num_outputs]. kernel_size, stride: one number, or [height, width]. padding:
+    "SAME", "VALID", or "FIXED" (conv2d_same's explicit padding). activation_fn: "relu", "relu6" or None.
+    normalizer_fn: None gives the convolution biases instead of batch norm. Variables: `weights` [KH, KW, C,
+    num_outputs], and `BatchNorm/{gamma,beta,moving_mean,moving_variance}` or `biases`. ShapeError for a rank other than
+    4, sizes below 1, or both stride and rate above 1.
     """
+    inputs = _described(inputs)
     if len(inputs.shape) != 4:
         raise ShapeError(f"{inputs.name(scope)}: a convolution needs [N, H, W, C], got shape {list(inputs.shape)}")
-    if stride > 1 and rate > 1:
+    if not isinstance(num_outputs, int) or num_outputs < 1:
+        raise ShapeError(f"{inputs.name(scope)}: num_outputs must be a whole number of at least 1, got {num_outputs!r}")
+    sizes, strides = _pair("kernel_size", kernel_size), _pair("stride", stride)
+    if max(strides) > 1 and rate > 1:
         raise ShapeError(
             f"{inputs.name(scope)}: stride {stride} > 1 is not supported together with rate {rate} > 1, as in slim; "
             "set one of them to 1"
         )
-    geometry.valid(num_outputs)
-    height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+    rows, cols = (_window(padding, *axis, rate) for axis in zip(inputs.shape[1:3], sizes, strides, strict=True))
     scoped = inputs.within(scope)
     value = inputs.interpreter.conv2d(
         inputs.value,
         scoped.scope,
         num_outputs,
-        _window(padding, inputs.shape[1], height, stride, rate),
-        _window(padding, inputs.shape[2], width, stride, rate),
-        normalizer=inputs.arg_scope.batch_norm if normalizer is FROM_ARG_SCOPE else normalizer,
+        rows,
+        cols,
+        normalizer=inputs.arg_scope.batch_norm if normalizer_fn is FROM_ARG_SCOPE else normalizer_fn,
         activation=inputs.arg_scope.activation_fn if activation_fn is FROM_ARG_SCOPE else activation_fn,
     )
     return scoped.holding(value).collect(scoped.scope).at(inputs)
 
 
-def max_pool2d(inputs: Handle, kernel_size: int, stride: int, padding: str = "SAME", scope: str = "MaxPool") -> Handle:
-    """slim.max_pool2d under resnet_arg_scope (SAME): [N, H, W, C] -> [N, OH, OW, C]."""
-    rows, cols = (_window(padding, n, kernel_size, stride, 1) for n in inputs.shape[1:3])
+def max_pool2d(
+    inputs: Handle, kernel_size: Size, stride: Size = 2, padding: str = "SAME", *, scope: str = "MaxPool2D"
+) -> Handle:
+    """slim.max_pool2d under resnet_arg_scope (SAME): [N, H, W, C] -> [N, OH, OW, C]; sizes as in conv2d."""
+    inputs = _described(inputs)
+    sizes, strides = _pair("kernel_size", kernel_size), _pair("stride", stride)
+    rows, cols = (_window(padding, *axis, 1) for axis in zip(inputs.shape[1:3], sizes, strides, strict=True))
     return inputs.holding(inputs.interpreter.max_pool2d(inputs.value, inputs.name(scope), rows, cols))
 
 
@@ -90,6 +101,23 @@ def spatial_squeeze(inputs: Handle) -> Handle:
 def softmax(inputs: Handle) -> Handle:
     """slim.softmax: over the last axis."""
     return inputs.holding(inputs.interpreter.softmax(inputs.value))
+
+
+def _described(inputs: Any) -> Handle:
+    if not isinstance(inputs, Handle):
+        raise ShapeError(
+            f"layers take the net that a unit function is called with, got {type(inputs).__name__}; "
+            "put the unit function into a Block, and give the array to resnet_v1 or stack_blocks_dense"
+        )
+    return inputs
+
+
+def _pair(name: str, size: Size) -> tuple[int, int]:
+    """(height, width) of one number or two."""
+    pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
+    if len(pair) != 2 or not all(isinstance(n, int) and n >= 1 for n in pair):
+        raise ShapeError(f"{name} must be a whole number of at least 1, or two of them, got {size!r}")
+    return pair[0], pair[1]
 
 
 def _window(padding: str, n: int, size: int, stride: int, rate: int) -> Window:

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from difflib import get_close_matches
 from typing import Any, overload
 
@@ -76,13 +76,14 @@ class Model:
     def _wanted(self, end_points: Sequence[str] | None, shape: tuple[int, ...]) -> list[str]:
         """The names asked for, once the network is known to take images of this shape and to have them."""
         known = self._described(shape)
-        if isinstance(end_points, str):
+        if isinstance(end_points, str) or not isinstance(end_points, Iterable | None):
             raise ShapeError(f"end_points must be a list of names; write end_points=[{end_points!r}]")
         wanted = list(end_points or ())
         for name in wanted:
             if name not in known:
                 near = get_close_matches(str(name), known, 3, 0.4)
-                some = f"the nearest are {', '.join(near)}" if near else f"it has {', '.join(known)}"
+                outside = ", ".join(known_name for known_name in known if "/unit_" not in known_name)
+                some = f"the nearest are {', '.join(near)}" if near else f"outside its units it has {outside}"
                 raise ShapeError(f"{self.network.scope} has no end point {name!r}; {some}")
         return wanted
 

@@ -31,6 +31,8 @@ class Block(NamedTuple):
 @describes()
 def subsample(inputs: Handle, factor: int, scope: str | None = None) -> Handle:
     """inputs[:, ::factor, ::factor, :]; the input itself for factor 1 (slim's subsample, a 1x1 max pool)."""
+    if not isinstance(factor, int) or factor < 1:
+        raise ShapeError(f"factor must be a whole number of at least 1, got {factor!r}")
     if factor == 1:
         return inputs
     return inputs.holding(inputs.interpreter.subsample(inputs.value, inputs.name(scope or "MaxPool2D"), factor))
@@ -47,7 +49,7 @@ def conv2d_same(
     both above 1.
     """
     padding = "SAME" if stride == 1 else "FIXED"
-    return layers.conv2d(inputs, num_outputs, kernel_size, stride, padding, rate, scope=scope or "Conv")
+    return layers.conv2d(inputs, num_outputs, kernel_size, stride, padding, rate=rate, scope=scope or "Conv")
 
 
 @describes()
@@ -66,6 +68,7 @@ def stack_blocks_dense(
     the block's end point, and the subsampling comes after. outputs_collections: a dict that receives every named
     output of the call (slim: the name of a graph collection).
     """
+    require_blocks(blocks)
     inner = net if outputs_collections is None else replace(net, end_points=collection(outputs_collections))
     current_stride = rate = 1
     for block in blocks:
@@ -82,6 +85,8 @@ def stack_blocks_dense(
                 unit_net = block.unit_fn(unit_net, rate=1, **unit)
                 current_stride *= _stride_of(unit)
                 _require(output_stride is None or current_stride <= output_stride, output_stride, current_stride)
+            if not isinstance(unit_net, Handle):
+                raise ShapeError(f"{scoped.scope}: unit_fn must return the unit's output, got {unit_net!r:.100}")
             scoped = unit_net.at(scoped)
         inner = scoped.collect(scoped.scope).at(inner)
         if current_stride == output_stride:
@@ -116,11 +121,16 @@ def resnet_arg_scope(
     argument of `bottleneck` where its caller gives none.
     """
     bounds(activation_fn)
-    for name, number in (("weight_decay", weight_decay), ("batch_norm_epsilon", batch_norm_epsilon)):
-        if not number >= 0:
+    numbers = {"weight_decay": weight_decay, "batch_norm_epsilon": batch_norm_epsilon}
+    for name, number in {**numbers, "batch_norm_decay": batch_norm_decay}.items():
+        if not isinstance(number, int | float) or not number >= 0:
             raise ShapeError(f"{name} must be a number of at least 0, got {number!r}")
-    if not 0 <= batch_norm_decay <= 1:
+    if batch_norm_decay > 1:
         raise ShapeError(f"batch_norm_decay must be from 0 to 1, got {batch_norm_decay!r}")
+    flags = {"batch_norm_scale": batch_norm_scale, "use_batch_norm": use_batch_norm, "is_training": is_training}
+    for name, flag in {**flags, "use_bounded_activations": use_bounded_activations}.items():
+        if not isinstance(flag, bool):
+            raise ShapeError(f"{name} must be True or False, got {flag!r}")
     return ArgScope(
         weight_decay=weight_decay,
         batch_norm_decay=batch_norm_decay,
@@ -133,6 +143,15 @@ def resnet_arg_scope(
     )
 
 
+def require_blocks(blocks: Any) -> None:
+    """ShapeError unless these are Blocks, each with units."""
+    if isinstance(blocks, Block) or not isinstance(blocks, Sequence):
+        raise ShapeError(f"blocks must be a list of Blocks, got {type(blocks).__name__}")
+    for block in blocks:
+        if not isinstance(block, tuple) or len(block) != 3 or not callable(block[1]):
+            raise ShapeError(f"blocks must be a list of Block(scope, unit_fn, args), got {block!r:.100} in it")
+
+
 def _stride_of(unit: Mapping[str, Any]) -> int:
     stride = unit.get("stride", 1)
     if not isinstance(stride, int) or stride < 1:
@@ -143,8 +162,9 @@ def _stride_of(unit: Mapping[str, Any]) -> int:
 def _require(reached: bool, output_stride: float | None, current_stride: int) -> None:
     if not reached:
         raise ShapeError(
-            f"The target output_stride cannot be reached. Asked for {output_stride:g} after the root block, the units' "
-            f"strides multiply to {current_stride}; give a product of the first units' strides, or None"
+            "The target output_stride cannot be reached. "
+            f"The blocks were asked for {output_stride:g}, a root block's 4 divided out; their units' strides multiply "
+            f"to {current_stride}. Give a product of the first units' strides, or None"
         )
 
 

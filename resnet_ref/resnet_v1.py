@@ -7,6 +7,7 @@ describes), with slim's parameters, order and defaults; see `resnet_ref.calling.
 arguments that all of them add.
 """
 
+import math
 from collections.abc import MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -108,6 +109,10 @@ def resnet_v1(
     slim) for an output_stride that cannot be, or a spatial_squeeze of more than one pixel.
     """
     net = inputs.within(scope or "resnet_v1")
+    if is_training not in (True, False, None):
+        raise ShapeError(f"is_training must be True, False or None, got {is_training!r}")
+    if output_stride is not None and not isinstance(output_stride, int):
+        raise ShapeError(f"output_stride must be None or a whole number, got {output_stride!r}")
     if is_training is not None:
         net = net.with_arg_scope(is_training=is_training)
     stride: float | None = output_stride
@@ -125,7 +130,7 @@ def resnet_v1(
     if global_pool:
         net = layers.spatial_mean(net).collect("global_pool")
     if num_classes:
-        net = layers.conv2d(net, num_classes, 1, activation_fn=None, normalizer=None, scope="logits")
+        net = layers.conv2d(net, num_classes, 1, activation_fn=None, normalizer_fn=None, scope="logits")
         if spatial_squeeze:
             net = layers.spatial_squeeze(net).collect(net.name("spatial_squeeze"))
         layers.softmax(net).collect("predictions")
@@ -140,6 +145,9 @@ def resnet_v1_block(scope: str, base_depth: int, num_units: int, stride: int) ->
 
 def variant_blocks(variant: str, min_base_depth: int = 8, depth_multiplier: float = 1) -> list[Block]:
     """The four blocks of a variant; each base depth d becomes max(int(d * depth_multiplier), min_base_depth)."""
+    for name, number in (("min_base_depth", min_base_depth), ("depth_multiplier", depth_multiplier)):
+        if not isinstance(number, int | float) or not 0 <= number < math.inf:
+            raise ShapeError(f"{name} must be a number of at least 0, got {number!r}")
     depths = [max(int(depth * depth_multiplier), min_base_depth) for depth in BASE_DEPTHS]
     return [
         resnet_v1_block(f"block{number}", depth, units, stride)

@@ -64,6 +64,8 @@ class Shapes:
         """Notes the convolution and its variables."""
         n, h, w, c = x.shape
         output = Spec((n, rows.out(h), cols.out(w), depth))
+        if n == 0 and normalizer is not None and normalizer.is_training:
+            raise ShapeError(f"{scope}: batch norm in training mode needs an image; or pass is_training=False")
         weights = self._variable(f"{scope}/weights", (rows.size, cols.size, c, depth))
         parameters = weights + sum(self._variable(f"{scope}/{name}", (depth,)) for name in _per_channel(normalizer))
         flops = 2 * output.size * rows.size * cols.size * c

@@ -30,7 +30,12 @@ class Weights(Mapping[str, Array]):
         self.path = path
         self.network = network
         self.labels = description.labels
-        self.preprocessing = _preprocessing(path, description.preprocessing)
+        self.preprocessing = None
+        if description.preprocessing is not None:
+            try:
+                self.preprocessing = Preprocessing.from_json(description.preprocessing)
+            except WeightsError as error:
+                raise WeightsError(f"{path}: {error}") from None
         self.source = description.source
         self.written_by = description.written_by
         self._arrays = arrays
@@ -73,18 +78,18 @@ def load_weights(path: str | os.PathLike[str] | None = None) -> Weights:
 def save_weights(
     path: str | os.PathLike[str],
     weights: Mapping[str, Array],
-    network: Mapping[str, Any],
+    network: Mapping[str, Any] | Network,
     labels: Sequence[str] | None = None,
-    preprocessing: Mapping[str, Any] | None = None,
+    preprocessing: Mapping[str, Any] | Preprocessing | None = None,
 ) -> None:
     """Write a weights file that load_weights, load_model and the command line take; all or nothing.
 
     weights: slim's variable name -> array, exactly the network's variables. network: as in dict(function=
-    "resnet_v1_50", num_classes=7, depth_multiplier=.125); see Network.from_json. labels: one per class.
-    preprocessing: as in dict(name="vgg", resize_side=256); None: images come as the network takes them. WeightsError
-    where something does not fit.
+    "resnet_v1_50", num_classes=7, depth_multiplier=.125), see Network.from_json; or a model's `network`. labels: one
+    per class. preprocessing: as in dict(name="vgg", resize_side=256), or a Preprocessing; None: images come as the
+    network takes them. WeightsError where something does not fit.
     """
-    described = Network.from_json(network)
+    described = Network.from_json(network.to_json() if isinstance(network, Network) else network)
     expected = described.variables()
     checked = check_variables(weights, expected)
     if extra := sorted(set(weights) - set(expected)):
@@ -98,14 +103,17 @@ def save_weights(
 def describe(
     network: Network,
     labels: Sequence[str] | None = None,
-    preprocessing: Mapping[str, Any] | None = None,
+    preprocessing: Mapping[str, Any] | Preprocessing | None = None,
     source: Mapping[str, Any] | None = None,
 ) -> Description:
     """The description of a file that this version writes; WeightsError where labels or preprocessing do not fit."""
+    if isinstance(labels, str):
+        raise WeightsError(f"labels must be a list with one text per class, got the text {labels!r:.100}")
     labels = None if labels is None else tuple(labels)
     check_labels("labels", labels, network)
-    pipeline = _preprocessing("preprocessing", preprocessing)
-    prepared = None if pipeline is None else pipeline.to_json()
+    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
+        preprocessing = Preprocessing.from_json(preprocessing)
+    prepared = None if preprocessing is None else preprocessing.to_json()
     return Description(network.to_json(), prepared, labels, source, f"resnet-ref {version('resnet-ref')}")
 
 
@@ -113,14 +121,7 @@ def check_labels(where: str | os.PathLike[str], labels: tuple[str, ...] | None, 
     """WeightsError unless there is one text per class."""
     if labels is None:
         return
-    if not all(isinstance(label, str) for label in labels) or len(labels) != (network.num_classes or 0):
-        raise WeightsError(
-            f"{where}: {len(labels)} labels for {network.num_classes or 0} classes; give one text per class"
-        )
-
-
-def _preprocessing(where: str | os.PathLike[str], data: Mapping[str, Any] | None) -> Preprocessing | None:
-    try:
-        return None if data is None else Preprocessing.from_json(dict(data))
-    except WeightsError as error:
-        raise WeightsError(f"{where}: {error}") from None
+    if not all(isinstance(label, str) for label in labels):
+        raise WeightsError(f"{where}: each label must be text, got {labels!r:.100}")
+    if len(labels) != (network.num_classes or 0):
+        raise WeightsError(f"{where}: {len(labels)} labels for {network.num_classes or 0} classes; give one per class")

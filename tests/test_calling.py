@@ -361,3 +361,22 @@ def test_any_mapping_of_real_arrays_will_do_as_weights_and_extra_ones_are_ignore
     wide = {name: np.asfortranarray(array.astype(np.float64)) for name, array in variables.items()}
     found = resnet_utils.conv2d_same(X, 4, 3, 2, scope="c", weights=wide | {"extra": X}, arg_scope=INFERENCE)
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("images", "changes", "said"),
+    [
+        (np.zeros((0, 9, 9, 3), np.float32), {"is_training": True}, "batch norm in training mode needs an image"),
+        (np.zeros((1, 9, 9, 3), np.float32), {"batch_norm_updates": []}, "batch_norm_updates must be a dict"),
+        (np.zeros((1, 9, 9, 3), np.float32), {"is_training": "no"}, "is_training must be True, False or None"),
+        (np.zeros((1, 9, 9, 3), np.float32), {"output_stride": "8"}, "output_stride must be None or a whole number"),
+        (np.zeros((1, 9, 9, 3), np.float32), {"depth_multiplier": float("nan")}, "depth_multiplier must be a number"),
+    ],
+)
+def test_a_mistake_is_found_before_any_arithmetic(monkeypatch, images, changes, said):
+    def never(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("computed")
+
+    monkeypatch.setattr("resnet_ref.kernels.tier.Tier.conv2d", never)
+    with pytest.raises(ShapeError, match=said):
+        resnet_v1.resnet_v1_50(images, 3, weights={}, **changes)

@@ -105,6 +105,7 @@ WRONG = [
     ("convert CHECKPOINT new.h5 --network classes.json", "unknown argument 'classes'", "num_classes"),
     ("convert CHECKPOINT new.h5 --preprocessing preprocessing.json", "inception", '"vgg"'),
     ("summary --weights tiny.h5 --variant resnet_v1_50", "give --weights or --variant, not both", ""),
+    ("summary --num-classes 7", "describe a --variant; name one", ""),
     ("summary --variant resnet_v1_18", "'resnet_v1_18' is not one of", ""),
     ("summary --variant resnet_v1_50 --size 0 0", "--size", "x>=1"),
     ("summary --variant resnet_v1_50 --size 224", "--size", "2 arguments"),

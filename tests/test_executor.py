@@ -270,3 +270,33 @@ def test_the_control_groups_quota_is_rounded_up_and_max_is_no_limit(
 def test_without_control_groups_there_is_no_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setattr(executor, "Path", lambda name: tmp_path / "absent")
     assert executor._cgroup_limit() == 1 << 30
+
+
+def test_a_fork_while_another_thread_computes_hangs_neither_parent_nor_child():
+    """OpenBLAS waits for ever in a fork that comes while it multiplies, so ours lets it finish first."""
+    code = """
+import os, threading
+import numpy as np
+from resnet_ref import kernels
+from resnet_ref.kernels import geometry
+
+tier = kernels.on("cpu", threads=2)
+x, w = np.ones((1, 40, 40, 64), np.float32), np.ones((3, 3, 64, 64), np.float32)
+window = geometry.same(40, 3)
+ended = threading.Event()
+
+def compute():
+    while not ended.is_set():
+        tier.conv2d(x, w, window, window)
+
+threading.Thread(target=compute, daemon=True).start()
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if tier.conv2d(x, w, window, window)[0, 9, 9, 9] == 576 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+ended.set()
+print("done")
+"""
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    assert ran.stdout == "done\n", ran.stderr

@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,18 +13,27 @@ from resnet_ref.errors import WeightsError
 def replacing(destination: str | os.PathLike[str]) -> Iterator[Path]:
     """A new empty file beside `destination`, renamed to it when the block ends; removed when the block raises.
 
-    WeightsError where the destination is a directory, or its folder is missing or not writable.
+    A symbolic link stays one: the file it names is replaced. WeightsError where the destination is anything but a
+    regular file, or its folder is missing or not writable.
     """
-    target = Path(destination)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
     try:
-        if target.is_dir():
-            raise WeightsError(f"{target} is a directory; give the name of a file to write")
+        target = Path(os.path.realpath(destination))
+        if not os.fspath(destination) or target.is_dir():
+            raise WeightsError(
+                f"{os.fspath(destination) or 'an empty name'} is a directory; give the name of a file to write"
+            )
+        if target.exists() and not target.is_file():
+            raise WeightsError(f"{destination} is a device, pipe or socket; give the name of a file to write")
+        part = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         raise WeightsError(
-            f"cannot write {target}: {error.strerror}; choose a folder that exists and is writable"
+            f"cannot write {destination}: {error.strerror}; choose a folder that exists and is writable"
         ) from None
+    except ValueError as error:  # a null byte
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(f"cannot write {os.fspath(destination)!r}: {error}; choose another name") from None
     try:
         yield part
         _sync(part)
@@ -34,6 +43,13 @@ def replacing(destination: str | os.PathLike[str]) -> Iterator[Path]:
         raise WeightsError(f"cannot write {target}: {error.strerror or error}; nothing was changed") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def require_another(destination: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]]) -> None:
+    """WeightsError where the destination is one of the files that it is made from."""
+    for path in inputs:
+        if os.path.exists(destination) and os.path.exists(path) and os.path.samefile(destination, path):
+            raise WeightsError(f"{destination} is one of the files it is made from; give another name to write to")
 
 
 def _sync(path: Path) -> None:

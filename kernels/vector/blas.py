@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -22,9 +23,23 @@ class _Users:
 _users = _Users()
 
 
-# A fork copies the count and the lock as they are, but not the threads that would release them.
+def _before_fork() -> None:
+    """Waits until nobody multiplies: OpenBLAS's own fork handler hangs while another thread is inside it."""
+    while True:
+        _users.lock.acquire()
+        if _users.count == 0:
+            return  # still holding the lock, so that nobody begins
+        _users.lock.release()
+        time.sleep(0.001)
+
+
+# The child has a copy of the lock, held by a thread it does not have: it makes its own.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_users.__init__)  # type: ignore[misc]
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_users.lock.release,
+        after_in_child=_users.__init__,  # type: ignore[misc]
+    )
 
 
 @cache

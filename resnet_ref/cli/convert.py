@@ -42,7 +42,7 @@ def convert(
     resnet-ref convert resnet_v1_50_2016_08_28.tar.gz resnet_v1_50.h5
     resnet-ref convert train_dir/ flowers.h5 --labels labels.txt
     """
-    if Path(destination).exists() and not force:
+    if Path(destination).is_file() and not force:
         raise WeightsError(f"{destination} is there already; pass --force to replace it")
     names = {"variant": "function"}
     overrides = {names.get(name, name): value for name, value in options.items() if value is not None}

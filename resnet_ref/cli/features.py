@@ -9,6 +9,7 @@ from resnet_ref.cli.options import as_json, echo_json, model_options, progress_b
 from resnet_ref.errors import ImageError
 from resnet_ref.images import find_images
 from resnet_ref.model import load_model
+from resnet_ref.weights.atomic import require_another
 from resnet_ref.weights.hdf5 import creating
 
 
@@ -42,6 +43,7 @@ def features(
     """
     files = find_images(images)
     model = load_model(weights, device=device, threads=threads)
+    require_another(output, [*files, model.weights.path])
     shapes = {}
     done = 0
     with (

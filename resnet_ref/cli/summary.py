@@ -14,8 +14,8 @@ from resnet_ref.weights_file import load_weights
 @click.command()
 @click.option("--weights", metavar="FILE", help="The network of a weights file.")
 @click.option("--variant", type=click.Choice(tuple(UNITS)), help="One of slim's; needs no weights.")
-@click.option("--num-classes", type=click.IntRange(0), default=1000, show_default=True, help="With --variant.")
-@click.option("--depth-multiplier", type=click.FloatRange(0), default=1.0, show_default=True, help="With --variant.")
+@click.option("--num-classes", type=click.IntRange(0), help="With --variant; 1000 if not given.")
+@click.option("--depth-multiplier", type=click.FloatRange(0), help="With --variant; 1 if not given.")
 @click.option("--size", type=click.IntRange(1), nargs=2, metavar="H W", help="Of the images; else the network's own.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images at a time.")
 @click.option("--output-stride", type=int, help="Ratio of input to output size: 4, 8, 16 or 32.")
@@ -23,8 +23,8 @@ from resnet_ref.weights_file import load_weights
 def summary(
     weights: str | None,
     variant: str | None,
-    num_classes: int,
-    depth_multiplier: float,
+    num_classes: int | None,
+    depth_multiplier: float | None,
     size: tuple[int, int] | None,
     batch: int,
     output_stride: int | None,
@@ -40,11 +40,13 @@ def summary(
     """
     if weights is not None and variant is not None:
         raise click.UsageError("give --weights or --variant, not both")
+    asked = {"num_classes": num_classes, "depth_multiplier": depth_multiplier}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if given and variant is None:
+        raise click.UsageError("--num-classes and --depth-multiplier describe a --variant; name one")
     side = (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)
     if variant is not None:
-        network = Network.from_json(
-            {"function": variant, "num_classes": num_classes, "depth_multiplier": depth_multiplier}
-        )
+        network = Network.from_json({"function": variant, "num_classes": 1000, **given})
     else:
         loaded = load_weights(weights)
         network = loaded.network
