@@ -6,6 +6,7 @@ The product itself is np.matmul on one thread.
 """
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 
@@ -22,6 +23,7 @@ MOST_ROWS = 392  # so that a small map still has blocks for several threads
 SMALL_MAP = 256
 PANEL = 64  # output channels a task takes where there are too few pixels to share out
 
+Finish = Callable[[int, int, int, int], None]  # the epilogue on y[first:last, left:right]
 _NO_BIAS = np.zeros(0, np.float32)
 _NO_RESIDUAL = np.zeros((0, 0, 0, 0), np.float32)
 _scratch = threading.local()
@@ -78,8 +80,8 @@ def im2col(x: Array, rows: Window, cols: Window, *, threads: int = 1) -> Array:
     matrix = np.empty((x.shape[0] * oh * ow, rows.size * cols.size * x.shape[3]), x.dtype)
     pieces = ranges(len(matrix), _block_rows(matrix.shape[1]))
 
-    def fill(task: int) -> None:
-        first, last = pieces[task]
+    def fill(piece: int) -> None:
+        first, last = pieces[piece]
         _gather(x, rows, cols, oh, ow, first, last, matrix[first:last])
 
     run(fill, len(pieces), threads)
@@ -100,9 +102,9 @@ def conv2d(
     threads: int = 1,
 ) -> Array:
     """activation(conv(x, w) + bias + residual[:, ::s, ::s]); x [N, H, W, C], w [KH, KW, C, F] -> [N, OH, OW, F]."""
-    oh, ow, depth = rows.out(x.shape[1]), cols.out(x.shape[2]), w.shape[3]
-    out = np.empty((x.shape[0], oh, ow, depth), np.float32) if out is None else out
-    y, weights = out.reshape(-1, depth), w.reshape(-1, depth)
+    shape = (x.shape[0], rows.out(x.shape[1]), cols.out(x.shape[2]), w.shape[3])
+    out = np.empty(shape, np.float32) if out is None else out
+    y, weights = out.reshape(-1, shape[3]), w.reshape(-1, shape[3])
     low, high = (np.float32(bound) for bound in bounds(activation))
     bias = _NO_BIAS if bias is None else bias
     residual = _NO_RESIDUAL if residual is None else residual
@@ -112,36 +114,59 @@ def conv2d(
         if has_epilogue:
             _finish(y, first, last, left, right, bias, residual, residual_stride, low, high)
 
-    def block(task: int) -> None:
-        first, last = blocks[task]
-        matrix = identity[first:last] if identity is not None else _block(last - first, weights.shape[0])
-        if identity is None:
-            _gather(x, rows, cols, oh, ow, first, last, matrix)
-        np.matmul(matrix, weights, out=y[first:last])
-        finish(first, last, 0, depth)
+    with single_threaded():
+        multiply = _multiply_by_rows if len(y) > SMALL_MAP else _multiply_by_columns
+        multiply(x, rows, cols, weights, y, finish, threads)
+    return out
 
-    def panel(task: int) -> None:
-        left, right = panels[task]
+
+def _multiply_by_rows(
+    x: Array, rows: Window, cols: Window, weights: Array, y: Array, finish: Finish, threads: int
+) -> None:
+    """y = im2col(x) @ weights; each task takes a block of the matrix's rows, and never more than that exists."""
+    oh, ow = rows.out(x.shape[1]), cols.out(x.shape[2])
+    blocks = ranges(len(y), _block_rows(len(weights)))
+    whole = _as_matrix(x, rows, cols)
+
+    def task(block: int) -> None:
+        first, last = blocks[block]
+        if whole is None:
+            matrix = _scratch_block(last - first, len(weights))
+            _gather(x, rows, cols, oh, ow, first, last, matrix)
+        else:
+            matrix = whole[first:last]
+        np.matmul(matrix, weights, out=y[first:last])
+        finish(first, last, 0, y.shape[1])
+
+    run(task, len(blocks), threads)
+
+
+def _multiply_by_columns(
+    x: Array, rows: Window, cols: Window, weights: Array, y: Array, finish: Finish, threads: int
+) -> None:
+    """y = im2col(x) @ weights for a small map: the matrix is made once, each task takes a panel of its product."""
+    whole = _as_matrix(x, rows, cols)
+    matrix = im2col(x, rows, cols, threads=threads) if whole is None else whole
+    panels = ranges(y.shape[1], PANEL)
+
+    def task(panel: int) -> None:
+        left, right = panels[panel]
         np.matmul(matrix, weights[:, left:right], out=y[:, left:right])
         finish(0, len(y), left, right)
 
-    identity = x.reshape(-1, x.shape[3]) if rows.is_identity and cols.is_identity else None
-    with single_threaded():
-        if len(y) > SMALL_MAP:
-            blocks = ranges(len(y), _block_rows(weights.shape[0]))
-            run(block, len(blocks), threads)
-        elif len(y):
-            matrix = im2col(x, rows, cols, threads=threads) if identity is None else identity
-            panels = ranges(depth, PANEL)
-            run(panel, len(panels), threads)
-    return out
+    run(task, len(panels), threads)
+
+
+def _as_matrix(x: Array, rows: Window, cols: Window) -> Array | None:
+    """x itself as the matrix, where each output reads just its own pixel; else None."""
+    return x.reshape(-1, x.shape[3]) if rows.is_identity and cols.is_identity else None
 
 
 def _block_rows(columns: int) -> int:
     return max(BLOCK_ROWS, min(MOST_ROWS, BLOCK_BYTES // (4 * columns)))
 
 
-def _block(rows: int, columns: int) -> Array:
+def _scratch_block(rows: int, columns: int) -> Array:
     """This thread's block, kept between calls while it is no larger than BLOCK_BYTES."""
     kept = getattr(_scratch, "block", None)
     if kept is None or kept.size < rows * columns:
