@@ -18,21 +18,23 @@ from resnet_ref.inputs import as_images
 from resnet_ref.shapes import Shapes, Spec
 from resnet_ref.variables import check_variables
 
+_ALSO = """Given an array instead of a handle, these are taken too, by name. weights: slim's variable name -> array.
+device: "cpu", "definition" or "auto". dtype: "float32", or "float64" on the definition. arg_scope: what
+resnet_arg_scope() returns; None: its defaults. batch_norm_updates: a dict that receives the new moving averages."""
+
 
 def describes(*from_arg_scope: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator for a function whose first argument is a handle: it may then be called with an array instead.
 
-    Given a handle the function only describes. Given an array it computes, and takes these keyword-only arguments:
-    `weights` (Mapping of slim's variable names to arrays, required), `device`, `dtype`, `arg_scope` (None:
-    resnet_arg_scope()), `batch_norm_updates` (a dict that receives new moving averages). Parameters named in
-    `from_arg_scope` take the arg scope's value where the caller gives none, as slim's add_arg_scope does.
+    Given a handle the function only describes. Given an array it computes, and takes the keyword-only arguments that
+    `_ALSO` adds to its documentation. Parameters named in `from_arg_scope` take the arg scope's value where the caller
+    gives none, as slim's add_arg_scope does.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(function)
         first = next(iter(signature.parameters))
 
-        @functools.wraps(function)
         def call(
             *args: Any,
             weights: Mapping[str, Array] | None = None,
@@ -61,11 +63,12 @@ def describes(*from_arg_scope: str) -> Callable[[Callable[..., Any]], Callable[.
             check = functools.partial(describe, **unseen)
             return compute(check, describe, inputs, weights, device, dtype, arg_scope or ArgScope(), batch_norm_updates)
 
-        extra = [
-            p for p in inspect.signature(call, follow_wrapped=False).parameters.values() if p.kind is p.KEYWORD_ONLY
-        ]
+        taken = inspect.signature(call).parameters.values()
+        extra = [p.replace(annotation=p.empty) for p in taken if p.kind is p.KEYWORD_ONLY]
+        functools.update_wrapper(call, function)
         own = sorted([*signature.parameters.values(), *extra], key=lambda p: p.kind)  # **kwargs comes last
         call.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
+        call.__doc__ = f"{inspect.getdoc(function)}\n\n{_ALSO}"
         return call
 
     return decorate

@@ -169,7 +169,7 @@ def resnet_v1_50(
     reuse: bool | None = None,
     scope: str | None = "resnet_v1_50",
 ) -> tuple[Handle, MutableMapping[str, Any]]:
-    """ResNet-50, 3, 4, 6, 3 units per block: `resnet_v1` over `variant_blocks`."""
+    """ResNet-50: blocks of 3, 4, 6, 3 units, as deep as `variant_blocks` says; otherwise `resnet_v1`."""
     return _variant(variant="resnet_v1_50", **locals())
 
 
@@ -187,7 +187,7 @@ def resnet_v1_101(
     reuse: bool | None = None,
     scope: str | None = "resnet_v1_101",
 ) -> tuple[Handle, MutableMapping[str, Any]]:
-    """ResNet-101, 3, 4, 23, 3 units per block: `resnet_v1` over `variant_blocks`."""
+    """ResNet-101: blocks of 3, 4, 23, 3 units, as deep as `variant_blocks` says; otherwise `resnet_v1`."""
     return _variant(variant="resnet_v1_101", **locals())
 
 
@@ -205,7 +205,7 @@ def resnet_v1_152(
     reuse: bool | None = None,
     scope: str | None = "resnet_v1_152",
 ) -> tuple[Handle, MutableMapping[str, Any]]:
-    """ResNet-152, 3, 8, 36, 3 units per block: `resnet_v1` over `variant_blocks`."""
+    """ResNet-152: blocks of 3, 8, 36, 3 units, as deep as `variant_blocks` says; otherwise `resnet_v1`."""
     return _variant(variant="resnet_v1_152", **locals())
 
 
@@ -223,7 +223,7 @@ def resnet_v1_200(
     reuse: bool | None = None,
     scope: str | None = "resnet_v1_200",
 ) -> tuple[Handle, MutableMapping[str, Any]]:
-    """ResNet-200, 3, 24, 36, 3 units per block: `resnet_v1` over `variant_blocks`."""
+    """ResNet-200: blocks of 3, 24, 36, 3 units, as deep as `variant_blocks` says; otherwise `resnet_v1`."""
     return _variant(variant="resnet_v1_200", **locals())
 
 
