@@ -49,6 +49,7 @@ def _gather(x, rows, cols, oh, ow, first, last, matrix):
                     source = x[n, y].reshape(w * c)
                     for i in range(start * c, end * c):
                         row[k + i - left * c] = source[i]
+                # What lies left and right of the input, or all of it, is padding.
                 for i in range(k, k + (start - left) * c):
                     row[i] = 0
                 for i in range(k + (end - left) * c, k + together * c):
@@ -57,10 +58,8 @@ def _gather(x, rows, cols, oh, ow, first, last, matrix):
 
 
 @compiled
-def _finish(y, first, last, left, right, bias, residual, stride, low, high):
+def _finish(y, oh, ow, first, last, left, right, bias, residual, stride, low, high):
     """The epilogue on y[first:last, left:right], where y is [N*OH*OW, F] and residual [N, RH, RW, F], or empty."""
-    _, rh, rw, _ = residual.shape
-    oh, ow = (rh + stride - 1) // stride, (rw + stride - 1) // stride
     for p in range(first, last):
         if bias.size:
             for f in range(left, right):
@@ -112,7 +111,7 @@ def conv2d(
 
     def finish(first: int, last: int, left: int, right: int) -> None:
         if has_epilogue:
-            _finish(y, first, last, left, right, bias, residual, residual_stride, low, high)
+            _finish(y, shape[1], shape[2], first, last, left, right, bias, residual, residual_stride, low, high)
 
     with single_threaded():
         multiply = _multiply_by_rows if len(y) > SMALL_MAP else _multiply_by_columns
