@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from conftest import Run
+from PIL import Image
 
 from resnet_ref import VerificationError
 
@@ -82,3 +84,15 @@ def test_too_little_memory_is_one_line_with_advice(
 def test_a_failed_check_is_status_1(run: Run, monkeypatch: pytest.MonkeyPatch, photos: list[Path]) -> None:
     monkeypatch.setattr(classify, "load_model", lambda *a, **k: (_ for _ in ()).throw(VerificationError("a\nb")))
     assert run("classify", photos[0]) == (1, "", "resnet-ref: a b\n")
+
+
+def test_a_file_name_cannot_drive_the_terminal(run: Run, tiny_file: Path, tmp_path: Path) -> None:
+    name = "a\x1b[2J\nb.png"
+    Image.fromarray(np.full((40, 50, 3), 90, np.uint8)).save(tmp_path / name)
+    status, out, _ = run("classify", tmp_path / name, "--weights", tiny_file)
+    assert status == 0
+    assert "a\\x1b[2J\\nb.png" in out.splitlines()[0]
+    status, _, err = run("classify", tmp_path / "none\x1b.png", "--weights", tiny_file)
+    assert status == 2
+    assert "\\x1b" in err
+    assert "\x1b" not in err

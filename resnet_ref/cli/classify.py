@@ -6,13 +6,13 @@ import click
 import numpy as np
 
 from resnet_ref.batches import batches
-from resnet_ref.cli.options import as_json, echo_json, model_options, progress_bar
+from resnet_ref.cli.options import as_json, echo_error, echo_json, model_options, printable, progress_bar
 from resnet_ref.errors import ImageError, WeightsError
 from resnet_ref.images import find_images
 from resnet_ref.model import Model, load_model
 
 
-@click.command()
+@click.command(short_help="Name the likeliest classes of images.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR...")
 @model_options
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes to show of each image.")
@@ -49,11 +49,11 @@ def classify(
         echo_json(results)
     else:
         for result in results:
-            click.echo(result["file"])
+            click.echo(printable(result["file"]))
             for found in result["predictions"]:
                 click.echo(f"  {100 * found['probability']:6.2f} %  {found['label']}")
     for error in failed:
-        click.echo(f"resnet-ref: {' '.join(str(error).split())}", err=True)
+        echo_error(str(error))
     return 2 if failed else 0
 
 

@@ -16,7 +16,7 @@ from resnet_ref.labels import read_labels
 from resnet_ref.resnet_v1 import UNITS
 
 
-@click.command()
+@click.command(short_help="Make a weights file of a checkpoint.")
 @click.argument("source")
 @click.argument("destination", metavar="DEST.h5")
 @click.option("--labels", metavar="FILE", help="Class names, one a line, or slim's labels.txt. ImageNet's are known.")

@@ -8,7 +8,7 @@ from resnet_ref.errors import DeviceError
 from resnet_ref.kernels import DEVICES, on
 
 
-@click.command()
+@click.command(short_help="List where a network can run.")
 @as_json
 def devices(as_json: bool) -> None:
     """List the devices, what each computes in, and which one `auto` takes.

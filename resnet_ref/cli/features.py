@@ -13,7 +13,7 @@ from resnet_ref.weights.atomic import require_another
 from resnet_ref.weights.hdf5 import creating
 
 
-@click.command()
+@click.command(short_help="Write end points of images to a file.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR...")
 @click.option("-o", "--output", required=True, metavar="FILE.h5", help="The file to write, replaced if it is there.")
 @click.option(

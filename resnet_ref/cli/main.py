@@ -10,6 +10,7 @@ import sys
 
 import click
 
+from resnet_ref.cli.options import echo_error
 from resnet_ref.errors import ResnetRefError, VerificationError
 
 COMMANDS = ("classify", "features", "convert", "summary", "devices")
@@ -91,5 +92,5 @@ def _discard_output() -> None:
 
 
 def _fail(message: str, status: int) -> int:
-    click.echo(f"resnet-ref: {' '.join(message.split())}", err=True)
+    echo_error(message)
     return status

@@ -32,6 +32,16 @@ def progress_bar(length: int, label: str) -> Any:
     return click.progressbar(length=length, label=label, file=sys.stderr, hidden=not sys.stderr.isatty())
 
 
+def printable(text: str) -> str:
+    """The text with what a terminal would obey, or cannot show, written as escapes: file names hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def echo_error(message: str) -> None:
+    """One line of stderr."""
+    click.echo(f"resnet-ref: {printable(' '.join(message.split()))}", err=True)
+
+
 def echo_json(data: Any) -> None:
     """Plain data as JSON on stdout."""
     click.echo(json.dumps(data, indent=2, ensure_ascii=False))

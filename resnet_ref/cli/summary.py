@@ -11,7 +11,7 @@ from resnet_ref.resnet_v1 import DEFAULT_IMAGE_SIZE, UNITS
 from resnet_ref.weights_file import load_weights
 
 
-@click.command()
+@click.command(short_help="Show a network unit by unit.")
 @click.option("--weights", metavar="FILE", help="The network of a weights file.")
 @click.option("--variant", type=click.Choice(tuple(UNITS)), help="One of slim's; needs no weights.")
 @click.option("--num-classes", type=click.IntRange(0), help="With --variant; 1000 if not given.")
