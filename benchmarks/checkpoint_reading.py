@@ -24,33 +24,16 @@ import numpy as np
 import numpy.typing as npt
 from recording import save
 
+from resnet_ref.network import Network
 from resnet_ref.weights.checkpoint import open_checkpoint
 
 Arrays = dict[str, npt.NDArray[Any]]
 MIB = 1 << 20
-UNITS = (3, 4, 6, 3)
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-    """Return resnet_v1_50's convolutions and batch norms: name -> shape."""
-    found: dict[str, tuple[int, ...]] = {"logits/weights": (1, 1, 2048, 1000), "logits/biases": (1000,)}
-
-    def conv(name: str, size: int, depth_in: int, depth: int) -> int:
-        found[f"{name}/weights"] = (size, size, depth_in, depth)
-        for value in ("gamma", "beta", "moving_mean", "moving_variance"):
-            found[f"{name}/BatchNorm/{value}"] = (depth,)
-        return depth
-
-    depth = conv("conv1", 7, 3, 64)
-    for block, units in enumerate(UNITS, 1):
-        base = 32 << block
-        for unit in range(1, units + 1):
-            scope = f"block{block}/unit_{unit}/bottleneck_v1"
-            if depth != 4 * base:
-                conv(f"{scope}/shortcut", 1, depth, 4 * base)
-            narrow = conv(f"{scope}/conv1", 1, depth, base)
-            depth = conv(f"{scope}/conv3", 1, conv(f"{scope}/conv2", 3, narrow, base), 4 * base)
-    return {f"resnet_v1_50/{name}": shape for name, shape in found.items()}
+    """resnet_v1_50's variables: name -> shape."""
+    return Network("resnet_v1_50", {"num_classes": 1000}).variables()
 
 
 def write(folder: Path, version: int) -> str:

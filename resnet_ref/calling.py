@@ -11,10 +11,11 @@ from numpy.typing import DTypeLike
 
 from resnet_ref import kernels
 from resnet_ref.arg_scope import ArgScope
-from resnet_ref.eager import Array, Eager
+from resnet_ref.eager import Eager
 from resnet_ref.errors import ShapeError
 from resnet_ref.handle import Handle
 from resnet_ref.inputs import as_images
+from resnet_ref.kernels.arrays import Array
 from resnet_ref.shapes import Shapes, Spec
 from resnet_ref.variables import check_variables
 

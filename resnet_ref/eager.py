@@ -4,13 +4,11 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from resnet_ref.arg_scope import BatchNorm
 from resnet_ref.kernels import Tier
+from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.geometry import Window
-
-Array = NDArray[Any]
 
 
 class Eager:

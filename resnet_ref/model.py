@@ -4,10 +4,10 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from resnet_ref import kernels
 from resnet_ref.eager import Eager
@@ -15,10 +15,10 @@ from resnet_ref.errors import DeviceError, ShapeError
 from resnet_ref.handle import Handle
 from resnet_ref.inputs import as_images
 from resnet_ref.kernels import Tier
+from resnet_ref.kernels.arrays import Array
 from resnet_ref.shapes import Shapes, Spec
 from resnet_ref.weights_file import Weights, load_weights
 
-Array = NDArray[Any]
 PRECISIONS = ("float32", "float64")
 ALGORITHMS = ("auto", "direct")
 
@@ -36,6 +36,7 @@ class Model:
         self.weights = weights
         self.tier = tier
         self.dtype = dtype
+        self._described = lru_cache(maxsize=64)(self._describe)  # by the images' shape
         self._arrays: Mapping[str, Array] = {name: np.asarray(array, dtype) for name, array in weights.items()}
 
     def __repr__(self) -> str:
@@ -67,9 +68,9 @@ class Model:
 
     def end_points(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """The names and shapes of the end points for one image [height, width], in slim's order."""
-        return self._described((1, height, width, self.network.channels))
+        return dict(self._described((1, height, width, self.network.channels)))
 
-    def _described(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    def _describe(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         _, specs = self.network.describe(Handle(Shapes(), Spec(shape)))
         return {name: spec.shape for name, spec in specs.items()}
 

@@ -9,6 +9,7 @@ from typing import Any
 from resnet_ref.errors import CheckpointError
 from resnet_ref.network import Network
 from resnet_ref.resnet_v1 import BASE_DEPTHS, UNITS
+from resnet_ref.weights.differences import differences, listed
 
 Shapes = Mapping[str, tuple[int, ...]]
 _UNIT = re.compile(r"^(?P<scope>.+)/block(?P<block>\d{1,4})/unit_(?P<unit>\d{1,4})/bottleneck_v1/conv1/weights$")
@@ -149,16 +150,8 @@ def _shortest_decimal(low: float, high: float) -> float | None:
 
 
 def _compare(network: Network, shapes: Shapes) -> None:
-    expected = network.variables()
-    problems = [f"{name} {list(shape)} is missing" for name, shape in expected.items() if name not in shapes]
-    for name, shape in shapes.items():
-        if name not in expected:
-            problems.append(f"{name} {list(shape)} is not a variable of the network")
-        elif shape != expected[name]:
-            problems.append(f"{name} has shape {list(shape)}, expected {list(expected[name])}")
-    if problems:
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+    if problems := differences(shapes, network.variables()):
         raise CheckpointError(
-            f"this looks like {network.to_json()}, but {'; '.join(problems[:5])}{more}. "
+            f"this looks like {network.to_json()}, but {listed(problems)}. "
             "If it is another network, say which with the options of `resnet-ref convert`"
         )

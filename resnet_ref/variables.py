@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_ref.errors import WeightsError
-
-_SHOWN = 5
+from resnet_ref.weights.differences import SHOWN, differences, listed
 
 
 def check_variables(
@@ -26,30 +25,24 @@ def check_variables(
             f"weights= must map variable names to arrays, got {type(weights).__name__}; "
             "pass weights=load_weights(file), or a dict"
         )
-    problems = []
-    for name, shape in expected.items():
-        if name not in weights:
-            near = get_close_matches(name, weights, 1)
-            problems.append(f"{name} {list(shape)} is missing" + (f" (there is {near[0]})" if near else ""))
-        elif np.shape(weights[name]) != shape:
-            problems.append(f"{name} has shape {list(np.shape(weights[name]))}, expected {list(shape)}")
-        elif np.asarray(weights[name]).dtype.kind not in "fiu":
-            problems.append(f"{name} has dtype {np.asarray(weights[name]).dtype}, expected real numbers")
+    missing = [name for name in expected if name not in weights]
+    # Looking for near names takes long, so only for those that will be shown.
+    near = {name: get_close_matches(name, weights, 1) for name in missing[:SHOWN]}
+    hints = {name: f" (there is {found[0]})" for name, found in near.items() if found}
+    given = {name: np.asarray(weights[name]) for name in expected if name in weights}
+    problems = differences({name: array.shape for name, array in given.items()}, expected, hints)
+    for name, array in given.items():
+        if array.dtype.kind not in "fiu":
+            problems.append(f"{name} has dtype {array.dtype}, expected real numbers")
     if problems:
-        raise WeightsError(report(problems, "the weights do not fit the network") + _advice(weights, expected))
+        raise WeightsError(f"the weights do not fit the network: {listed(problems)}" + _advice(weights, expected))
     return weights
-
-
-def report(problems: list[str], heading: str) -> str:
-    """One line: the heading and the first few problems."""
-    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    return f"{heading}: " + "; ".join(problems[:_SHOWN]) + more
 
 
 def _advice(weights: Mapping[str, NDArray[Any]], expected: Mapping[str, tuple[int, ...]]) -> str:
     roots = sorted({name.split("/")[0] for name in weights})
     if roots and not {name.split("/")[0] for name in expected} & set(roots):
-        return f". The weights' scopes are {', '.join(roots[:_SHOWN])}: pass that as scope="
+        return f". The weights' scopes are {', '.join(roots[:SHOWN])}: pass that as scope="
     biases = [name for name in expected if name.endswith("/biases") and name not in weights]
     if len(biases) > 1 and any(name.endswith("BatchNorm/beta") for name in weights):
         return ". The weights have batch norm: pass arg_scope=resnet_arg_scope() with use_batch_norm=True"

@@ -6,16 +6,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from resnet_ref.errors import WeightsError
+from resnet_ref.kernels.arrays import Array
 from resnet_ref.network import Network
 from resnet_ref.preprocessing import Preprocessing
 from resnet_ref.variables import check_variables
 from resnet_ref.weights import store
 from resnet_ref.weights.description import Description
 
-Array = NDArray[Any]
 DIGITS = Path(store.__file__).with_name("digits.h5")
 
 

@@ -155,7 +155,7 @@ BIASES, GAMMA = "net/conv1/biases", "net/block1/unit_1/gamma"
 EDITS: list[tuple[str, Callable[[h5py.File], Any], list[str]]] = [
     ("missing", lambda h5: h5.pop(BIASES), [f"{BIASES} [7] is missing"]),
     ("unexpected", replaced(GAMMA, data=np.ones(1, "<f4")), []),
-    ("another", lambda h5: h5.create_dataset("net/x", data=[1.0]), ["net/x is not a variable of the network"]),
+    ("another", lambda h5: h5.create_dataset("net/x", data=[1.0]), ["net/x [1] is not a variable of the network"]),
     ("a long shape", replaced(BIASES, data=np.ones(8, "<f4")), [BIASES, "[8]", "expected [7]"]),
     ("another rank", replaced(BIASES, data=np.ones((7, 1), "<f4")), [BIASES, "[7, 1]", "expected [7]"]),
     ("a scalar", replaced(GAMMA, data=np.float32(1)), [GAMMA, "shape []", "expected [1]"]),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from resnet_ref.errors import ResnetRefError, WeightsError
 from resnet_ref.weights.description import Description
+from resnet_ref.weights.differences import differences, listed
 from resnet_ref.weights.hdf5 import creating, read_text, write_text
 
 FORMAT = "resnet-ref weights"
@@ -156,13 +157,11 @@ def _datasets(path: str | os.PathLike[str], group: h5py.Group, prefix: str = "")
 def _compare(
     path: str | os.PathLike[str], datasets: Mapping[str, h5py.Dataset], expected: Mapping[str, tuple[int, ...]]
 ) -> None:
-    problems = [f"{name} {list(shape)} is missing" for name, shape in expected.items() if name not in datasets]
+    problems = differences({name: dataset.shape or () for name, dataset in datasets.items()}, expected)
     for name, dataset in datasets.items():
-        if name not in expected:
-            problems.append(f"{name} is not a variable of the network")
-        elif dataset.shape != expected[name]:
-            problems.append(f"{name} has shape {list(dataset.shape or ())}, expected {list(expected[name])}")
-        elif dataset.dtype != np.dtype("<f4"):
+        if dataset.shape != expected.get(name):
+            continue  # said already
+        if dataset.dtype != np.dtype("<f4"):
             problems.append(f"{name} is {dataset.dtype}, expected little-endian float32")
         elif dataset.compression is not None or dataset.chunks not in (None, dataset.shape):
             problems.append(f"{name} is compressed or in several chunks, expected its bytes as they are")
@@ -171,8 +170,7 @@ def _compare(
     if sum(dataset.id.get_storage_size() for dataset in datasets.values()) > os.path.getsize(path):
         problems.append("its data are larger than the file")
     if problems:
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise WeightsError(f"{path} does not hold the network it describes: {'; '.join(problems[:5])}{more}; {_ADVICE}")
+        raise WeightsError(f"{path} does not hold the network it describes: {listed(problems)}; {_ADVICE}")
 
 
 def _as_float32(where: str, name: str, value: Array) -> Array:

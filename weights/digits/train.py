@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from resnet_ref import oracle
+from resnet_ref import Preprocessing, oracle
 
 SEED = 20160
 CLASSES = 10
 SIZE = 64
 DEPTH_MULTIPLIER = 0.125
-MEANS = (123.68, 116.78, 103.94)
+MEANS = Preprocessing().means
 BATCH, EPOCHS, LEARNING_RATE = 64, 80, 0.05
 MAX_SHIFT, MAX_SCALE = 0.06, 0.1
 
