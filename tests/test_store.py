@@ -198,7 +198,7 @@ def test_an_edited_file_is_refused_in_one_line_that_names_file_and_variable(
 
 
 VARIABLE, FIXED = h5py.string_dtype(), h5py.string_dtype("utf-8", 9)
-ANOTHER_FORMAT = "no weights file of resnet-ref: its 'format' should be 'resnet-ref weights', but: "
+ANOTHER_FORMAT = "'format' should be 'resnet-ref weights', and it is: "
 DAMAGED = "is damaged: HDF5 cannot read it ("
 ATTRIBUTES: list[tuple[dict[str, Any], str]] = [
     ({"version": "2"}, "format version '2', this resnet-ref reads 1; use a newer resnet-ref"),

@@ -6,23 +6,20 @@ and the attributes, and the data once more.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_ref.errors import ResnetRefError, WeightsError
+from resnet_ref.errors import WeightsError
 from resnet_ref.weights.description import Description
 from resnet_ref.weights.differences import differences, listed
-from resnet_ref.weights.hdf5 import creating, read_text, write_text
+from resnet_ref.weights.hdf5 import creating, incomplete, opened, plain_datasets, read_format, read_text, write_text
 
 FORMAT = "resnet-ref weights"
 VERSION = 1
-_DEEPEST = 16
-_MAGIC = b"\x89HDF\r\n\x1a\n"
 _ADVICE = "take it from its source again, or make it with `resnet-ref convert`"
 
 Array = NDArray[Any]
@@ -56,19 +53,14 @@ def load(
     allocated before the file's own shapes agree with these. WeightsError names what is missing, unexpected, of another
     shape or dtype, not finite, damaged, or written by a newer version.
     """
-    try:
-        with _opened(path) as file:
-            description = _describe(path, file)
-            expected = shapes_of(description.network)
-            datasets = dict(_datasets(path, file))
-            _compare(path, datasets, expected)
-            digest = _Digest(description)
-            arrays = {name: _read(path, name, datasets[name], digest) for name in sorted(expected)}
-            said = read_text(file, "sha256")
-    except ResnetRefError:
-        raise
-    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:  # h5py's words for damage
-        raise WeightsError(f"{path} is damaged: HDF5 cannot read it ({error}); {_ADVICE}") from None
+    with opened(path, WeightsError, _ADVICE) as file:
+        description = _describe(path, file)
+        expected = shapes_of(description.network)
+        datasets = dict(plain_datasets(path, file, WeightsError))
+        _compare(path, datasets, expected)
+        digest = _Digest(description)
+        arrays = {name: _read(path, name, datasets[name], digest) for name in sorted(expected)}
+        said = read_text(file, "sha256")
     if digest.hexdigest() != said:
         raise WeightsError(f"{path} is damaged: its SHA-256 is {digest.hexdigest()}, it says {said[:100]!r}; {_ADVICE}")
     return {name: arrays[name] for name in expected}, description
@@ -101,57 +93,9 @@ class _Digest:
         return self._sha.hexdigest()
 
 
-@contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
-    try:
-        with open(path, "rb") as raw:
-            magic = raw.read(len(_MAGIC))
-    except IsADirectoryError:
-        raise WeightsError(
-            f"{path} is a directory; give the .h5 file in it, or `resnet-ref convert` a checkpoint"
-        ) from None
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror}") from None
-    if magic != _MAGIC:
-        raise WeightsError(
-            f"{path} is no HDF5 file: it begins with {magic.hex(' ')}, expected {_MAGIC.hex(' ')}; "
-            "a TensorFlow checkpoint becomes one with `resnet-ref convert`"
-        )
-    with h5py.File(path, "r") as file:
-        yield file
-
-
 def _describe(path: str | os.PathLike[str], file: h5py.File) -> Description:
-    try:
-        found = read_text(file, "format")
-        shown = repr(found[:100])
-    except (KeyError, ValueError) as error:
-        found, shown = "", str(error)
-    if found != FORMAT:
-        raise WeightsError(
-            f"{path} is HDF5 but no weights file of resnet-ref: its 'format' should be {FORMAT!r}, but: {shown}; "
-            "make one with save_weights or `resnet-ref convert`"
-        )
-    if (version := read_text(file, "version")) != str(VERSION):
-        raise WeightsError(
-            f"{path} has format version {version[:20]!r}, this resnet-ref reads {VERSION}; use a newer resnet-ref"
-        )
+    read_format(file, path, FORMAT, VERSION, WeightsError, _ADVICE)
     return Description.from_attributes({name: read_text(file, name) for name in Description.__dataclass_fields__})
-
-
-def _datasets(path: str | os.PathLike[str], group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
-    """Every dataset below the group by its path; only plain groups and datasets in this file are let through."""
-    for key in group:
-        name = f"{prefix}{key}"
-        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-            raise WeightsError(f"{path}: {name} is a link to something else; a weights file holds its data itself")
-        item = group[key]
-        if isinstance(item, h5py.Dataset) and not item.is_virtual and not item.external:
-            yield name, item
-        elif isinstance(item, h5py.Group) and name.count("/") < _DEEPEST:
-            yield from _datasets(path, item, f"{name}/")
-        else:
-            raise WeightsError(f"{path}: {name} is neither a plain group nor a plain dataset; {_ADVICE}")
 
 
 def _compare(
@@ -163,10 +107,8 @@ def _compare(
             continue  # said already
         if dataset.dtype != np.dtype("<f4"):
             problems.append(f"{name} is {dataset.dtype}, expected little-endian float32")
-        elif dataset.compression is not None or dataset.chunks not in (None, dataset.shape):
-            problems.append(f"{name} is compressed or in several chunks, expected its bytes as they are")
-        elif dataset.id.get_storage_size() < dataset.nbytes:  # so that a small file cannot claim a large memory
-            problems.append(f"{name} is incomplete, expected {dataset.nbytes} bytes")
+        elif problem := incomplete(dataset, dataset.shape):
+            problems.append(f"{name} {problem}")
     if sum(dataset.id.get_storage_size() for dataset in datasets.values()) > os.path.getsize(path):
         problems.append("its data are larger than the file")
     if problems:
