@@ -13,10 +13,11 @@ from resnet_ref.errors import CheckpointError
 from resnet_ref.labels import imagenet_labels
 from resnet_ref.network import Network
 from resnet_ref.preprocessing import Preprocessing
-from resnet_ref.recognise import recognise
+from resnet_ref.recognise import Recognised, recognise
 from resnet_ref.weights import store
 from resnet_ref.weights.atomic import require_another
 from resnet_ref.weights.checkpoint import Checkpoint, open_checkpoint
+from resnet_ref.weights.description import Description
 from resnet_ref.weights_file import describe
 
 
@@ -50,20 +51,9 @@ def convert(
     """
     with open_checkpoint(source) as checkpoint:
         require_another(destination, [source, *(file.path for file in checkpoint.files)])
-        numeric = {n: v.shape for n, v in checkpoint.variables.items() if isinstance(v.dtype, np.dtype)}
-        text = {n: "not numeric" for n in checkpoint.variables if n not in numeric}
-        try:
-            recognised = recognise(numeric, overrides)
-        except CheckpointError as error:
-            raise CheckpointError(f"{source}: {error}") from None
+        recognised, described = identify(checkpoint, overrides, labels, preprocessing)
         network = recognised.network
         names = tuple(network.variables())
-        described = describe(
-            network,
-            _labels(labels, network.num_classes),
-            Preprocessing().to_json() if preprocessing is None else preprocessing,
-            _origin(checkpoint),
-        )
         total = sum(checkpoint.variables[name].nbytes for name in names)
         done = 0
 
@@ -81,8 +71,30 @@ def convert(
         described.labels,
         described.preprocessing,
         names,
-        {**recognised.skipped, **text},
+        recognised.skipped,
     )
+
+
+def identify(
+    checkpoint: Checkpoint,
+    overrides: Mapping[str, Any] | None = None,
+    labels: Callable[[int], Sequence[str]] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+) -> tuple[Recognised, Description]:
+    """The network in a checkpoint, and what a file made of it says of itself; arguments as in `convert`."""
+    numeric = {n: v.shape for n, v in checkpoint.variables.items() if isinstance(v.dtype, np.dtype)}
+    try:
+        found = recognise(numeric, overrides)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.path}: {error}") from None
+    text = {n: "not numeric" for n in checkpoint.variables if n not in numeric}
+    described = describe(
+        found.network,
+        _labels(labels, found.network.num_classes),
+        Preprocessing().to_json() if preprocessing is None else preprocessing,
+        _origin(checkpoint),
+    )
+    return Recognised(found.network, {**found.skipped, **text}), described
 
 
 def _labels(labels: Callable[[int], Sequence[str]] | None, num_classes: int | None) -> tuple[str, ...] | None:

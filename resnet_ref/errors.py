@@ -13,6 +13,10 @@ class CheckpointError(ResnetRefError, ValueError):
     """A TensorFlow checkpoint cannot be read, or is not a ResNet v1."""
 
 
+class RecordingError(ResnetRefError, ValueError):
+    """A file is no recording of slim's outputs, is damaged, or belongs to another network."""
+
+
 class ImageError(ResnetRefError, ValueError):
     """A file is no image that can be read, or an array is no image."""
 

@@ -4,6 +4,7 @@ slim decodes with tf.image.decode_jpeg, which ignores orientation; a photograph 
 for that reason, and two JPEG decoders may differ by a few levels.
 """
 
+import io
 import os
 import re
 import stat
@@ -11,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,9 +55,22 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     if status.st_size == 0:
         raise _error(path, "an image file", "an empty file", "fetch or save it again")
     try:
+        with path.open("rb") as file:
+            return _decoded(path, file)
+    except OSError as error:
+        raise _unreachable(path, error) from error
+
+
+def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
+    """What `read_image` makes of a file with these bytes; `name` is what errors call it."""
+    return _decoded(Path(name), io.BytesIO(data))
+
+
+def _decoded(path: Path, file: BinaryIO) -> NDArray[np.uint8]:
+    try:
         with _WARNINGS_SILENCED, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with path.open("rb") as file, Image.open(file, formats=_formats()) as image:
+            with Image.open(file, formats=_formats()) as image:
                 return _rgb(path, _upright(image))
     except ImageError:
         raise

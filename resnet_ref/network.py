@@ -44,8 +44,8 @@ class Network:
         return self.arguments.get("num_classes") or None
 
     def describe(self, inputs: Handle, **changes: Any) -> tuple[Handle, MutableMapping[str, Any]]:
-        """Call slim's function on a handle, in inference; `changes` replace recorded arguments."""
-        arguments = {**self.arguments, **changes, "is_training": False}
+        """Call slim's function on a handle, in inference unless `changes`, which replace arguments, say otherwise."""
+        arguments = {"is_training": False, **self.arguments, **changes}
         if self.function == "resnet_v1":
             arguments["blocks"] = self.blocks
         return getattr(nets, self.function)(inputs, arg_scope=self.arg_scope, **arguments)

@@ -1,6 +1,5 @@
 """The networks that are compared with slim, each as a call of slim's function and of ours."""
 
-import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_ref import oracle, resnet_v1
+from resnet_ref.arg_scope import ArgScope
 
 SMALL = {"depth_multiplier": 0.125, "num_classes": 11}
 TINY_BLOCKS = [("block1", 3, 2, 2), ("block2", 5, 3, 3), ("block3", 7, 2, 2), ("block4", 9, 2, 1)]
@@ -32,6 +32,10 @@ class Case:
         return np.random.default_rng(sum(self.shape)).normal(0, 60, self.shape).astype(np.float32)
 
     @property
+    def arg_scope(self) -> ArgScope:
+        return resnet_v1.resnet_arg_scope(**self.scope, use_bounded_activations=self.bounded_scope)
+
+    @property
     def trains(self) -> bool:
         """Whether batch norm is in training mode."""
         return self.scope.get("is_training", True) if self.is_training is None else self.is_training
@@ -47,22 +51,11 @@ class Case:
         return getattr(nets, self.function)(inputs, is_training=self.is_training, **arguments, **extra)
 
     def slim(self, nets: oracle.Nets, inputs: Any) -> Any:
-        # The end points do not depend on the regularisers, without which a graph is built sooner.
-        scope = {"weight_decay": 0.0, **self.scope}
-        training = scope.pop("is_training", True)
-        activation = scope.get("activation_fn", "relu")
-        if activation == "relu6":
-            scope["activation_fn"] = nets.tf.nn.relu6
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(nets.slim.arg_scope(nets.resnet_arg_scope(**scope)))
-            stack.enter_context(nets.slim.arg_scope([nets.slim.batch_norm], is_training=training))
-            if self.bounded_scope:
-                stack.enter_context(nets.slim.arg_scope([nets.bottleneck], use_bounded_activations=True))
+        with oracle.scoped(nets, self.arg_scope):
             return self._call(nets, inputs)
 
     def ours(self, images: Any, weights: Any, updates: Any = None, **where: Any) -> Any:
-        arg_scope = resnet_v1.resnet_arg_scope(**self.scope, use_bounded_activations=self.bounded_scope)
-        extra = {"weights": weights, "arg_scope": arg_scope, "batch_norm_updates": updates}
+        extra = {"weights": weights, "arg_scope": self.arg_scope, "batch_norm_updates": updates}
         return self._call(resnet_v1, images, **extra, **where)
 
 

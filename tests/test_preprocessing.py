@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from resnet_ref import oracle
 from resnet_ref.errors import ImageError, ShapeError, WeightsError
+from resnet_ref.oracle.preprocessing import preprocess
+from resnet_ref.oracle.preprocessing import resize as tf_resize
+from resnet_ref.oracle.preprocessing import smallest_size_at_least as tf_size
 from resnet_ref.preprocessing import (
     MAX_SIDE,
     Preprocessing,
@@ -50,28 +53,8 @@ def pixels(height: int, width: int, dtype: str) -> NDArray[Any]:
     return (values // 256 if dtype == "uint8" else values / 256).astype(dtype).reshape(height, width, 3)
 
 
-def tf_resize(image: NDArray[Any], height: int, width: int) -> Any:
-    tf, _ = oracle.tensorflow()
-    return tf.compat.v1.image.resize_bilinear(image[None], [height, width], align_corners=False).numpy()[0]
-
-
-def tf_size(heights: Any, widths: Any, sides: Any) -> Any:
-    """slim's _smallest_size_at_least, elementwise."""
-    tf, _ = oracle.tensorflow()
-    h, w, s = (tf.cast(tf.constant(v, tf.int32), tf.float32) for v in (heights, widths, sides))
-    scale = tf.where(h > w, s / w, s / h)
-    return tf.cast(tf.math.rint(tf.stack([h * scale, w * scale], axis=-1)), tf.int32).numpy()
-
-
 def tf_preprocess(image: NDArray[Any], pipeline: Preprocessing) -> Any:
-    """slim's preprocess_for_eval, composed of the operations it uses."""
-    tf, _ = oracle.tensorflow()
-    size = tf_size(image.shape[0], image.shape[1], pipeline.resize_side)
-    resized = tf_resize(image, *size)
-    crop = (pipeline.height, pipeline.width)
-    offset = [tf.cast((side - kept) / 2, tf.int32) for side, kept in zip(size, crop, strict=True)]
-    cropped = tf.slice(resized, [*offset, 0], [*crop, 3])
-    return (tf.cast(cropped, tf.float32) - tf.constant(pipeline.means, tf.float32)).numpy()
+    return preprocess(image, pipeline.resize_side, pipeline.height, pipeline.width, pipeline.means)
 
 
 def record() -> None:

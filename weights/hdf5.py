@@ -50,7 +50,7 @@ def opened(path: Path, error: type[ResnetRefError], advice: str) -> Iterator[h5p
             yield file
     except ResnetRefError:
         raise
-    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as problem:  # h5py's words for damage
+    except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as problem:  # words for damage
         raise error(f"{path} is damaged: HDF5 cannot read it ({problem}); {advice}") from None
 
 

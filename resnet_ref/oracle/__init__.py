@@ -4,6 +4,7 @@ Nothing of this project's own arithmetic is used here. Needed is `pip install 'r
 imported on first use, never by importing this package.
 """
 
+from resnet_ref.oracle.call import calling, scoped
 from resnet_ref.oracle.environment import quiet, tensorflow
 from resnet_ref.oracle.nets import Nets, graph, slim_nets
 from resnet_ref.oracle.run import Build, OracleResult, Variables, run, save_checkpoint, session
@@ -13,10 +14,12 @@ __all__ = [
     "Nets",
     "OracleResult",
     "Variables",
+    "calling",
     "graph",
     "quiet",
     "run",
     "save_checkpoint",
+    "scoped",
     "session",
     "slim_nets",
     "tensorflow",

@@ -1,0 +1,65 @@
+"""How close float32 must be: measured against the float64 definition, and beside slim's own distance from it.
+
+With e(k) the error of end point k, max |a - truth| / max |truth|, for ours and for slim's float32:
+
+    ours is right       e_ours(k) <= 4 max e_slim(j) + 4 eps      over all j up to k, in slim's order
+    slim agrees         e_slim(k) <= 16 max e_ours(j) + 16 eps    else slim computed another function
+    they are near       |ours - slim| <= 1e-4 max |truth|
+
+Probabilities are held to what the logits may be off, halved (a softmax's derivative is at most 1/2), + 4 or 16 eps.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+EPS = float(np.finfo(np.float32).eps)
+NEAR = 1e-4
+OURS, SLIM = 4, 16  # how many times the other's error each may have
+Array = NDArray[Any]
+
+
+def error(actual: Array, truth: Array, scale: float | None = None) -> float:
+    """max |actual - truth| / scale, by default max |truth|; over a scale of zero 0 where all are equal, else infinite.
+
+    Infinite too where one is NaN and the other is not.
+    """
+    difference = np.abs(actual.astype(np.float64) - truth)
+    largest = float(np.where(np.isnan(difference), math.inf, difference).max(initial=0)) if difference.size else 0.0
+    if not math.isfinite(largest):
+        both = np.isnan(actual) & np.isnan(truth) | (actual == truth)
+        largest = float(np.where(both, 0, np.nan_to_num(difference, nan=math.inf)).max(initial=0))
+    scale = float(np.abs(truth).max(initial=0)) if scale is None else scale
+    return largest / scale if scale > 0 and math.isfinite(scale) else (0.0 if largest == 0 else math.inf)
+
+
+class Rule:
+    """Judges the end points of a network one after the other, in slim's order."""
+
+    def __init__(self) -> None:
+        self.largest = {"ours": 0.0, "slim": 0.0}
+        self.allowed = {"ours": 0.0, "slim": 0.0}  # absolute, at the last end point that is no probability
+
+    def shares(self, name: str, ours: float, slim: float, near: float, scale: float) -> dict[str, float]:
+        """How much of each bound an end point uses; above 1 it breaks it.
+
+        ours, slim: their errors; near: max |ours - slim| / max |truth|; scale: max |truth|.
+        """
+        own = {"ours": ours, "slim": slim}
+        bounds = {}
+        for side, (other, times) in {"ours": ("slim", OURS), "slim": ("ours", SLIM)}.items():
+            if name == "predictions":
+                bounds[side] = (self.allowed[side] / 2 + times * EPS) / (scale or 1)
+            else:
+                largest = max(self.largest[other], own[other])
+                bounds[side] = times * (largest + EPS)
+                self.allowed[side] = bounds[side] * scale
+        if name != "predictions":
+            self.largest = {side: max(self.largest[side], own[side]) for side in own}
+        return {
+            "ours is right": ours / bounds["ours"],
+            "slim agrees": slim / bounds["slim"],
+            "they are near": near / NEAR,
+        }
