@@ -89,7 +89,7 @@ class Paired:
         activation: str | None,
     ) -> Pair:
         """Both convolutions."""
-        rest = {"normalizer": normalizer, "activation": activation}
+        rest: dict[str, Any] = {"normalizer": normalizer, "activation": activation}
         return self._run(lambda i: self.both[i].conv2d(x[i], scope, depth, rows, cols, **rest))
 
     def max_pool2d(self, x: Pair, scope: str, rows: Window, cols: Window) -> Pair:

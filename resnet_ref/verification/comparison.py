@@ -119,7 +119,7 @@ def scope_of(names: Iterable[str]) -> str:
     return ""
 
 
-class _Departed(Exception):
+class _Departed(Exception):  # noqa: N818  no error: it ends a run early
     """Ends a run that need not go on."""
 
 
