@@ -3,11 +3,17 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
 
+from resnet_ref.errors import WeightsError
 from resnet_ref.kernels import DEVICES
+from resnet_ref.labels import read_labels
+from resnet_ref.resnet_v1 import UNITS
+from resnet_ref.tables import columns
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -48,10 +54,61 @@ def echo_json(data: Any) -> None:
 
 
 def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
-    """Columns as wide as they need to be; the first `left` aligned left, the others right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for row in (header, *rows):
-        cells = [
-            cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        click.echo("  ".join(cells).rstrip())
+    """A table on stdout; the first `left` columns aligned left."""
+    for line in columns(header, rows, left):
+        click.echo(line)
+
+
+def echo_text(text: str) -> None:
+    """Lines on stdout, with what a terminal would obey written as escapes."""
+    for line in text.splitlines():
+        click.echo(printable(line))
+
+
+def weights_or_digits(name: str) -> str | None:
+    """A weights file's name for load_weights: "digits" is the network that ships, unless there is such a file."""
+    return None if name == "digits" and not Path(name).exists() else name
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """A JSON object in a file; WeightsError."""
+    try:
+        data = json.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise WeightsError(f"{path} is no JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise WeightsError(f"{path} must hold a JSON object, got {type(data).__name__}")
+    return data
+
+
+def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a checkpoint's variables do not show, or show wrongly; `described` makes arguments of these."""
+    instead = "Instead of what the variables show."
+    options: list[Option] = [
+        click.option("--labels", metavar="FILE", help="Class names, one a line, or slim's. ImageNet's are known."),
+        click.option("--variant", type=click.Choice(tuple(UNITS)), help=instead),
+        click.option("--scope", help="The network to take, where there are several."),
+        click.option("--depth-multiplier", type=click.FloatRange(0), help=instead),
+        click.option("--min-base-depth", type=click.IntRange(1), help=instead),
+        click.option("--output-stride", type=click.IntRange(4), help="Of the network; variables do not show it."),
+        click.option("--network", metavar="FILE.json", help="The whole network, as in save_weights(network=...)."),
+        click.option("--preprocessing", metavar="FILE.json", help="As in save_weights(...); slim's if not given."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def described(labels: str | None, network: str | None, preprocessing: str | None, **options: Any) -> dict[str, Any]:
+    """The arguments `overrides`, `labels` and `preprocessing` of `convert` that checkpoint_options stand for."""
+    names = {"variant": "function"}
+    overrides = {names.get(name, name): value for name, value in options.items() if value is not None}
+    if network is not None:
+        overrides = {**read_json(network), **overrides}
+    return {
+        "overrides": overrides,
+        "labels": None if labels is None else partial(read_labels, labels),
+        "preprocessing": None if preprocessing is None else read_json(preprocessing),
+    }

@@ -97,10 +97,9 @@ def compare(
     except _Departed:
         pass
     # In float64 the run is the truth, and the float32 beside it serves as the measure.
-    run, measured = reversed(paired.seconds) if precision == "float64" else paired.seconds
-    seconds = {"run": run, "reading": sink.reading, "comparing": sink.comparing}
-    seconds["float64 truth" if precision != "float64" else "float32 beside it"] = measured
-    seconds["whole"] = time.perf_counter() - start
+    first, second = ("float32 beside it", "run") if precision == "float64" else ("run", "float64 truth")
+    seconds = {first: paired.seconds[0], second: paired.seconds[1]}
+    seconds |= {"reading": sink.reading, "comparing": sink.comparing, "whole": time.perf_counter() - start}
     sink.result.seconds = seconds
     return sink.result
 

@@ -44,7 +44,7 @@ def hypotheses(setup: Setup, recorded: Network | None, preprocessing: Preprocess
     yield from _of_batch_norm(setup)
     yield from _of_padding()
     yield from _of_strides(setup.network)
-    yield from _of_the_call(setup.network, recorded)
+    yield from differences_of_call(setup.network, recorded)
     yield from _of_activations(setup.network)
     yield from _of_classes()
 
@@ -207,7 +207,7 @@ def _strided_in_conv1(
     return layers.add_relu(shortcut, residual, bounded=use_bounded_activations).collect(net.scope).at(inputs)
 
 
-def _of_the_call(network: Network, recorded: Network | None) -> Iterator[Hypothesis]:
+def differences_of_call(network: Network, recorded: Network | None) -> Iterator[Hypothesis]:
     """Each argument in which the recorded call differs, and the whole of it."""
     if recorded is None:
         return
@@ -222,8 +222,7 @@ def _of_the_call(network: Network, recorded: Network | None) -> Iterator[Hypothe
         if own == other or name == "weight_decay":
             continue
         if name == "batch_norm_epsilon":
-            if other not in EPSILONS:
-                yield _epsilon(other, network.arg_scope)
+            yield _epsilon(other, network.arg_scope)
             continue
         says = f"slim's arg scope has {name}={other!r}, the weights file says {own!r}"
         yield Hypothesis("call", f"{name}={other!r}", says, partial(_with_scope, **{name: other}))

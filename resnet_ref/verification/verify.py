@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from resnet_ref import kernels
+from resnet_ref.network import Network
 from resnet_ref.recording import Facts, Recording
-from resnet_ref.verification.comparison import Comparison, compare
+from resnet_ref.verification.comparison import Comparison, compare, scope_of
 from resnet_ref.verification.diagnosis import Cause, diagnose
-from resnet_ref.verification.hypotheses import hypotheses
+from resnet_ref.verification.hypotheses import differences_of_call, hypotheses
 from resnet_ref.verification.images import Inputs, check_inputs
 from resnet_ref.verification.setup import Setup
-from resnet_ref.verification.weights import damaged, differing, exchanged
+from resnet_ref.verification.weights import damaged, damaged_in_sample, differing, exchanged
 from resnet_ref.weights_file import Weights
 
 
@@ -31,21 +33,20 @@ class Verification:
     """What `verify` found.
 
     device, precision: of the run. inputs, labels: how these compare. comparison: the end points. causes: why they
-    depart, likeliest first. other_variables: our variables that are not bit for bit those slim ran with. seconds: of
-    each part.
+    depart, likeliest first. notes: what differs although everything agrees. seconds: of each part.
     """
 
     weights: Path
     recording: Path
     facts: Facts
-    scope: str
+    network: Network
     device: str
     precision: str
     inputs: Inputs
     labels: Labels
     comparison: Comparison
     causes: tuple[Cause, ...] = ()
-    other_variables: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -93,40 +94,59 @@ def verify(
     seconds["preprocessing"] = time.perf_counter() - started
     setup = Setup(weights.network, weights, recording.inputs(), is_training)
     comparison = compare(setup, recording, device, precision, threads)
-    seconds.update(comparison.seconds)
+    seconds.update({what: part for what, part in comparison.seconds.items() if what != "whole"})
     start = time.perf_counter()
     wrong = differing(setup, recording)
+
+    def run(changed: Setup) -> Comparison:
+        return compare(changed, recording, device, "float32", threads, stop=True)
+
     causes: tuple[Cause, ...] = ()
-    if comparison.first is not None:
-        first = comparison.rows[comparison.first].name
+    notes: tuple[str, ...] = ()
+    if comparison.first is None:
+        notes = _notes(setup, recording, comparison, wrong, run)
+    else:
         listed = chain(
             exchanged(setup, recording, wrong),
             hypotheses(setup, recording.network, weights.preprocessing),
-            damaged(setup, recording, wrong, first),
+            damaged(setup, recording, wrong, comparison.rows[comparison.first].name),
         )
-        causes = diagnose(
-            setup,
-            comparison,
-            listed,
-            lambda changed: compare(changed, recording, device, "float32", threads, stop=True),
-            lambda done, total: progress("diagnosing", done, total),
-        )
+        causes = diagnose(setup, comparison, listed, run, lambda done, total: progress("diagnosing", done, total))
+        if not causes and recording.facts.sample is not None and (seen := damaged_in_sample(wrong, comparison)):
+            causes = (seen,)
     seconds["diagnosis"] = time.perf_counter() - start
     seconds["whole"] = time.perf_counter() - started
     return Verification(
-        weights.path,
-        recording.path,
-        recording.facts,
-        weights.network.scope,
-        device,
-        precision,
-        inputs,
-        check_labels(weights, recording.facts),
-        comparison,
-        causes,
-        tuple(wrong),
-        seconds,
+        weights=weights.path,
+        recording=recording.path,
+        facts=recording.facts,
+        network=weights.network,
+        device=kernels.on(device).device if precision != "float64" else "definition",
+        precision=precision,
+        inputs=inputs,
+        labels=check_labels(weights, recording.facts),
+        comparison=comparison,
+        causes=causes,
+        notes=notes,
+        seconds=seconds,
     )
+
+
+def _notes(
+    setup: Setup, recording: Recording, found: Comparison, wrong: Mapping[str, str], run: Callable[[Setup], Comparison]
+) -> tuple[str, ...]:
+    """What differs although every end point agrees."""
+    notes = []
+    if found.unrecorded:
+        notes.append(f"not in the recording, so not compared: {', '.join(found.unrecorded)}")
+    if wrong:
+        notes.append(f"{len(wrong)} variables are not bit for bit slim's, {next(iter(wrong))} among them")
+    if (scope := scope_of(recording.end_points)) != setup.network.scope:
+        notes.append(f"slim's scope is {scope}, here it is {setup.network.scope}; compared by what follows it")
+    for hypothesis in differences_of_call(setup.network, recording.network):
+        if run(hypothesis.change(setup)).first is None:
+            notes.append(f"{hypothesis.says}: indistinguishable here, every end point agrees with either")
+    return tuple(notes)
 
 
 def check_labels(weights: Weights, facts: Facts) -> Labels:

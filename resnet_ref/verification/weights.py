@@ -1,6 +1,7 @@
 """Hypotheses about single variables. A recording holds a SHA-256 of each variable that slim ran with, which says which
 of ours differ; what they should be is then looked for among their transposes and the other variables, and run."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_ref.recording import Recording, digest
-from resnet_ref.verification.comparison import scope_of
+from resnet_ref.verification.comparison import Comparison, scope_of
+from resnet_ref.verification.diagnosis import Cause
 from resnet_ref.verification.hypotheses import Hypothesis
 from resnet_ref.verification.setup import Setup
 
@@ -76,6 +78,18 @@ def damaged(setup: Setup, recording: Recording, wrong: Mapping[str, str], first:
         says = "other variables than slim ran with; given slim's own output there, the rest agrees"
         name = f"damaged weights in {', '.join(layers)}"
         yield Hypothesis("damage", name, says, partial(_with_outputs, given=given))
+
+
+def damaged_in_sample(wrong: Mapping[str, str], found: Comparison) -> Cause | None:
+    """Of a sampled recording, whose outputs cannot stand in for a layer: the first layer that departs, where its
+    variables are not slim's and everything before it agrees."""
+    first = None if found.first is None else found.rows[found.first].name
+    layers = sorted({_layer(name) for name in wrong})
+    if first not in layers:
+        return None
+    says = "its variables are not those slim ran with, and every end point before it agrees"
+    others = f"; so differ those of {len(layers) - 1} other layers" if len(layers) > 1 else ""
+    return Cause("damage", f"damaged weights in {first}", says + others, math.inf)
 
 
 def _moved(variables: Mapping[str, Array], wrong: Mapping[str, str]) -> dict[str, str]:
