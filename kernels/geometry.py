@@ -55,6 +55,10 @@ class Window(NamedTuple):
         """Positions [out, size] that each output reads, counted from the start of the PADDED input."""
         return self.stride * np.arange(self.out(n))[:, None] + self.rate * np.arange(self.size)
 
+    def reads(self, out: int) -> NDArray[np.intp]:
+        """Positions [size] that output `out` reads, counted from the start of the input; outside of it is padding."""
+        return out * self.stride - self.before + self.rate * np.arange(self.size)
+
 
 def same(n: int, size: int, stride: int = 1, rate: int = 1) -> Window:
     """TensorFlow's SAME: ceil(n / stride) outputs; the odd element of padding goes after (kernel_shape_util.cc)."""

@@ -2,6 +2,8 @@
 
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -34,14 +36,15 @@ _STYLE: Any = {
 }
 
 
-def figure(width: float, height: float, columns: int = 1, **kwargs: Any) -> tuple["Figure", Any]:
-    """A matplotlib figure of so many inches, and its axes, in the pages' style."""
+@contextmanager
+def figure(width: float, height: float) -> Iterator[tuple["Figure", Any]]:
+    """A matplotlib figure of so many inches, and its axes; what is drawn inside the block has the pages' style."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
         made = Figure(figsize=(width, height), layout="constrained")
-        return made, made.subplots(1, columns, **kwargs)
+        yield made, made.subplots()
 
 
 def svg(made: "Figure", name: str, title: str, description: str) -> Any:

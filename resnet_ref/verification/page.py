@@ -70,43 +70,47 @@ def page(found: Verification) -> str:
 
 
 def _depth(rows: list[Row]) -> Any:
-    made, axes = figure(11, 4.2)
-    measures = [row.measures for row in rows if row.measures]
-    for label, errors, colour, dashes, marker in (
-        ("ours to slim", [m.e_near for m in measures], THREE, ":", "o"),
-        ("slim to float64", [m.e_slim for m in measures], TWO, "--", "s"),
-        ("ours to float64", [m.e_ours for m in measures], ONE, "-", "^"),
-    ):
-        shown = np.clip(np.nan_to_num(errors, posinf=10.0), _TINY, 10.0)
-        axes.plot(shown, dashes, color=colour, label=label, linewidth=1.4, marker=marker, markersize=3)
-    departing = [(i, max(row.measures.e_near, _TINY)) for i, row in enumerate(rows) if row.departs and row.measures]
-    if departing:
-        axes.plot(*zip(*departing, strict=True), "x", color=INK, label="departs", markersize=7)
-    axes.set_yscale("log")
-    axes.set_ylabel("largest error, of the largest value")
-    _name_blocks(axes, rows)
-    axes.legend(loc="best", ncols=4, fontsize=9)
-    worst = max(rows, key=lambda row: row.share)
-    description = (
-        f"Three lines over {len(rows)} end points. {len(departing)} depart. The nearest to its bound, or furthest "
-        f"beyond it, is {worst.name}. The table below has every number."
-    )
-    return svg(made, "depth", "Error at each end point, in the network's order", description)
+    with figure(11, 4.2) as (made, axes):
+        measures = [row.measures for row in rows if row.measures]
+        for label, errors, colour, dashes, marker in (
+            ("ours to slim", [m.e_near for m in measures], THREE, ":", "o"),
+            ("slim to float64", [m.e_slim for m in measures], TWO, "--", "s"),
+            ("ours to float64", [m.e_ours for m in measures], ONE, "-", "^"),
+        ):
+            shown = np.clip(np.nan_to_num(errors, posinf=10.0), _TINY, 10.0)
+            axes.plot(shown, dashes, color=colour, label=label, linewidth=1.4, marker=marker, markersize=3)
+        departing = [(i, max(row.measures.e_near, _TINY)) for i, row in enumerate(rows) if row.departs and row.measures]
+        if departing:
+            axes.plot(*zip(*departing, strict=True), "x", color=INK, label="departs", markersize=7)
+        axes.set_yscale("log")
+        axes.set_ylabel("largest error, of the largest value")
+        _name_blocks(axes, rows)
+        axes.legend(loc="best", ncols=4, fontsize=9)
+        worst = max(rows, key=lambda row: row.share)
+        description = (
+            f"Three lines over {len(rows)} end points. {len(departing)} depart. The nearest to its bound, or furthest "
+            f"beyond it, is {worst.name}. The table below has every number."
+        )
+        return svg(made, "depth", "Error at each end point, in the network's order", description)
 
 
 def _spread(rows: list[Row]) -> Any:
-    made, axes = figure(11, 3.4)
-    counts = np.array([row.measures.histogram for row in rows if row.measures], float).T
-    shares = counts / np.maximum(counts.sum(axis=0), 1)
-    shown = np.ma.masked_equal(shares, 0)
-    extent = (-0.5, len(rows) - 0.5, EXPONENTS[0], EXPONENTS[-1])
-    image = axes.imshow(shown, origin="lower", aspect="auto", extent=extent, cmap="viridis", interpolation="nearest")
-    bar = made.colorbar(image, ax=axes, pad=0.01)
-    bar.set_label("share of values", color=INK)
-    axes.grid(False)
-    axes.set_ylabel("log10 of the difference")
-    _name_blocks(axes, rows)
-    return svg(made, "spread", "Histogram of differences at each end point", "A column per end point; lower is closer.")
+    with figure(11, 3.4) as (made, axes):
+        counts = np.array([row.measures.histogram for row in rows if row.measures], float).T
+        shares = counts / np.maximum(counts.sum(axis=0), 1)
+        shown = np.ma.masked_equal(shares, 0)
+        extent = (-0.5, len(rows) - 0.5, EXPONENTS[0], EXPONENTS[-1])
+        image = axes.imshow(
+            shown, origin="lower", aspect="auto", extent=extent, cmap="viridis", interpolation="nearest"
+        )
+        bar = made.colorbar(image, ax=axes, pad=0.01)
+        bar.set_label("share of values", color=INK)
+        axes.grid(False)
+        axes.set_ylabel("log10 of the difference")
+        _name_blocks(axes, rows)
+        return svg(
+            made, "spread", "Histogram of differences at each end point", "A column per end point; lower is closer."
+        )
 
 
 def _name_blocks(axes: Any, rows: list[Row]) -> None:
@@ -154,13 +158,13 @@ def _map(name: str, patch: Any, closeup: Closeup) -> dict[str, Any]:
 
 
 def _histogram(closeup: Closeup) -> Any:
-    made, axes = figure(8, 2.8)
-    for (name, counts), colour, style in zip(closeup.counts.items(), (ONE, TWO), ("-", "--"), strict=True):
-        axes.stairs(counts, closeup.edges, color=colour, label=name, linestyle=style, linewidth=1.5)
-    axes.set_yscale("symlog", linthresh=1)
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("value")
-    axes.set_ylabel("count")
-    axes.legend(fontsize=9)
-    low, high = closeup.edges[0], closeup.edges[-1]
-    return svg(made, "values", f"Values of {closeup.name}", f"Two histograms from {low:.4g} to {high:.4g}.")
+    with figure(8, 2.8) as (made, axes):
+        for (name, counts), colour, style in zip(closeup.counts.items(), (ONE, TWO), ("-", "--"), strict=True):
+            axes.stairs(counts, closeup.edges, color=colour, label=name, linestyle=style, linewidth=1.5)
+        axes.set_yscale("symlog", linthresh=1)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("value")
+        axes.set_ylabel("count")
+        axes.legend(fontsize=9)
+        low, high = closeup.edges[0], closeup.edges[-1]
+        return svg(made, "values", f"Values of {closeup.name}", f"Two histograms from {low:.4g} to {high:.4g}.")
