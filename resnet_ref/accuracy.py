@@ -26,11 +26,10 @@ def error(actual: Array, truth: Array, scale: float | None = None) -> float:
 
     Infinite too where one is NaN and the other is not.
     """
-    difference = np.abs(actual.astype(np.float64) - truth)
-    largest = float(np.where(np.isnan(difference), math.inf, difference).max(initial=0)) if difference.size else 0.0
-    if not math.isfinite(largest):
-        both = np.isnan(actual) & np.isnan(truth) | (actual == truth)
-        largest = float(np.where(both, 0, np.nan_to_num(difference, nan=math.inf)).max(initial=0))
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(actual.astype(np.float64) - truth)
+    both = (actual == truth) | (np.isnan(actual) & np.isnan(truth))
+    largest = float(np.where(both, 0.0, np.where(np.isnan(difference), math.inf, difference)).max(initial=0.0))
     scale = float(np.abs(truth).max(initial=0)) if scale is None else scale
     return largest / scale if scale > 0 and math.isfinite(scale) else (0.0 if largest == 0 else math.inf)
 

@@ -170,7 +170,7 @@ def open_recording(path: str | os.PathLike[str]) -> Iterator[Recording]:
         text = read_text(file, "facts")
         if hashlib.sha256(text.encode()).hexdigest() != read_text(file, "sha256"):
             raise RecordingError(f"{path} is damaged: the SHA-256 of its facts is not what it says; {_ADVICE}")
-        facts = Facts(**json.loads(text))
+        facts = _facts(json.loads(text))
         datasets = dict(plain_datasets(path, file, RecordingError))
         _check(path, facts, datasets)
     # Opened again, so that what goes wrong while it is in use is not taken for damage.
@@ -180,6 +180,35 @@ def open_recording(path: str | os.PathLike[str]) -> Iterator[Recording]:
         except WeightsError as error:
             raise RecordingError(f"{path}: {error}") from None
         yield recording
+
+
+_NONE = type(None)
+_KINDS: dict[str, tuple[type, ...]] = {
+    "network": (dict, _NONE),
+    "is_training": (bool,),
+    "preprocessing": (dict, _NONE),
+    "labels": (list, _NONE),
+    "source": (dict,),
+    "versions": (dict,),
+    "sample": (int, _NONE),
+    "images": (list,),
+    "inputs": (dict,),
+    "end_points": (list,),
+    "variables": (dict,),
+}
+
+
+def _facts(data: dict[str, Any]) -> Facts:
+    """The facts that plain data are; TypeError or ValueError where they are none."""
+    facts = Facts(**data)
+    for name, kinds in _KINDS.items():
+        if not isinstance(getattr(facts, name), kinds):
+            raise ValueError(f"{name} is {type(getattr(facts, name)).__name__}")
+    entries = [*facts.images, *facts.end_points, *facts.variables.values()]
+    texts = [entry["sha256"] for entry in entries] + [entry["name"] for entry in (*facts.images, *facts.end_points)]
+    if not all(isinstance(text, str) for text in (*texts, *(facts.labels or ()), *facts.versions.values())):
+        raise ValueError("a name, label, version or sha256 is no text")
+    return facts
 
 
 def _check(path: str | os.PathLike[str], facts: Facts, datasets: Mapping[str, h5py.Dataset]) -> None:

@@ -81,12 +81,14 @@ def diagnose(
 def _helping(trials: Sequence[_Trial], found: Comparison) -> list[_Trial]:
     """Those under which more end points agree, or the first that departs does so much less; the best first."""
 
-    def error(comparison: Comparison) -> float:
-        """At the first departure of all; infinite where shapes differ."""
-        measures = comparison.rows[found.first or 0].measures
-        return math.inf if measures is None else measures.e_near
+    first = found.first or 0
 
-    helpful = [t for t in trials if t.reached > (found.first or 0) or error(t.comparison) < error(found) / _MUCH]
+    def error(comparison: Comparison) -> float:
+        """At the first departure of all; infinite where shapes differ, or it was not reached."""
+        row = comparison.rows[first] if first < len(comparison.rows) else None
+        return math.inf if row is None or row.measures is None else row.measures.e_near
+
+    helpful = [t for t in trials if t.reached > first or error(t.comparison) < error(found) / _MUCH]
     return sorted(helpful, key=lambda t: (-t.reached, error(t.comparison)))[:_TRIED_TOGETHER]
 
 
