@@ -129,7 +129,7 @@ class _Sink(dict[str, Any]):
         super().__init__()
         self.recording, self.exact, self.stop = recording, exact, stop
         self.result = Comparison()
-        self.rule = Rule()
+        self.rule = Rule(sampled=recording.facts.sample is not None)
         self.reading = self.comparing = 0.0
         self.scopes = scope, scope_of(recording.end_points)
         self.seen: set[str] = set()

@@ -11,11 +11,11 @@ from resnet_ref.verification.comparison import Closeup, Row
 from resnet_ref.verification.measures import EXPONENTS
 from resnet_ref.verification.report import (
     HEADER,
-    TOLERANCE,
     cells,
     inputs_line,
     labels_line,
     time_line,
+    tolerance,
     verdict,
 )
 from resnet_ref.verification.verify import Verification
@@ -48,7 +48,7 @@ def page(found: Verification) -> str:
         ("inputs", inputs_line(found)),
         ("labels", labels_line(found)),
         *(("note", note) for note in found.notes),
-        ("allowed", TOLERANCE),
+        ("allowed", tolerance(found)),
         ("seconds", time_line(found)),
     ]
     closeup = found.comparison.closeup

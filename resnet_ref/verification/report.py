@@ -12,11 +12,16 @@ from resnet_ref.tables import columns
 from resnet_ref.verification.comparison import Row
 from resnet_ref.verification.verify import Verification
 
-TOLERANCE = (
-    f"ours to float64 at most {OURS} x slim's so far, slim's to float64 at most {SLIM} x ours so far "
-    f"(each + as many eps), ours to slim at most {NEAR:g} of the largest value"
-)
 HEADER = ("end point", "shape", "max error", "mean", "of max", "ulps", "cosine", "ours-f64", "slim-f64", "used")
+
+
+def tolerance(found: Verification) -> str:
+    """What `accuracy.Rule` allows, in words."""
+    ours = OURS if found.facts.sample is None else SLIM
+    return (
+        f"ours to float64 at most {ours} x slim's so far, slim's to float64 at most {SLIM} x ours so far "
+        f"(each + as many eps), ours to slim at most {NEAR:g} of the largest value"
+    )
 
 
 def to_json(found: Verification) -> dict[str, Any]:
@@ -29,7 +34,7 @@ def to_json(found: Verification) -> dict[str, Any]:
             "diagnosis": [{"name": name, "says": says} for name, says in found.named],
             "causes": [asdict(cause) for cause in found.causes],
             "notes": found.notes,
-            "tolerance": TOLERANCE,
+            "tolerance": tolerance(found),
             "weights": str(found.weights),
             "recording": str(found.recording),
             "network": found.network.to_json(),
@@ -131,7 +136,7 @@ def _lines(found: Verification, every: bool) -> Iterator[str]:
     yield f"inputs     {inputs_line(found)}"
     yield f"labels     {labels_line(found)}"
     yield from (f"note       {note}" for note in found.notes)
-    yield f"allowed    {TOLERANCE}"
+    yield f"allowed    {tolerance(found)}"
     yield f"seconds    {time_line(found)}"
     yield ""
     rows = table(found, every)
