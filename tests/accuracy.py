@@ -24,6 +24,7 @@ def check_rule(ours: Values, slim: Values, truth: Values, *, full_width: bool = 
         scale = float(np.abs(true).max(initial=0))
         e_ours, e_slim = error(ours[name], true), error(slim[name], true)
         shares = rule.shares(name, e_ours, e_slim, error(ours[name], slim[name], scale), scale)
+        del shares["slim agrees"]  # here slim is given; its training statistics, in float32, are further off
         if full_width:
             shares["full width"] = e_ours / (2 * e_slim + 4 * EPS)
         for kind, share in shares.items():
