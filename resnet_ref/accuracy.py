@@ -28,9 +28,12 @@ def error(actual: Array, truth: Array, scale: float | None = None) -> float:
     Infinite too where one is NaN and the other is not.
     """
     with np.errstate(invalid="ignore"):
-        difference = np.abs(actual.astype(np.float64) - truth)
-    both = (actual == truth) | (np.isnan(actual) & np.isnan(truth))
-    largest = float(np.where(both, 0.0, np.where(np.isnan(difference), math.inf, difference)).max(initial=0.0))
+        difference = np.subtract(actual, truth, dtype=np.float64)
+    np.abs(difference, out=difference)
+    largest = float(difference.max(initial=0.0))
+    if not math.isfinite(largest):
+        both = (actual == truth) | (np.isnan(actual) & np.isnan(truth))
+        largest = float(np.where(both, 0.0, np.where(np.isnan(difference), math.inf, difference)).max(initial=0.0))
     scale = float(np.abs(truth).max(initial=0)) if scale is None else scale
     return largest / scale if scale > 0 and math.isfinite(scale) else (0.0 if largest == 0 else math.inf)
 

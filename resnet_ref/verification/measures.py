@@ -46,11 +46,11 @@ def measure(
     name: str, shape: tuple[int, ...], ours: Array, slim: Array, truth: Array, positions: Array | None, scale: float
 ) -> Measures:
     """Compare flat arrays: ours (float32 or float64), slim's float32, the float64 truth."""
-    off = np.abs(ours.astype(np.float64) - slim)
-    worst = int(np.argmax(np.where(np.isnan(off), np.inf, off))) if off.size else 0
+    off = np.subtract(ours, slim, dtype=np.float64)
+    np.abs(off, out=off)
+    worst = int(np.argmax(off)) if off.size else 0  # NaN counts as the largest
     index = int(worst if positions is None else positions[worst]) if off.size else 0
     ulps = _ulps(ours.astype(np.float32), slim)
-    relative = off / (scale or 1.0)
     return Measures(
         name=name,
         shape=shape,
@@ -68,7 +68,7 @@ def measure(
         ours=float(ours[worst]) if off.size else 0.0,
         slim=float(slim[worst]) if off.size else 0.0,
         truth=float(truth[worst]) if off.size else 0.0,
-        histogram=_histogram(relative),
+        histogram=_histogram(off, scale or 1.0),
     )
 
 
@@ -76,9 +76,9 @@ def _ulps(a: Array, b: Array) -> Array:
     """How many float32 numbers lie between a and b: their bits, made monotonic, subtracted."""
     ordered = []
     for x in (a, b):
-        bits = np.ascontiguousarray(x, np.float32).view(np.int32).astype(np.int64)
-        ordered.append(np.where(bits < 0, -(bits & 0x7FFFFFFF), bits))
-    return np.abs(ordered[0] - ordered[1])
+        bits = np.ascontiguousarray(x, np.float32).view(np.int32)
+        ordered.append(np.where(bits < 0, -(bits & 0x7FFFFFFF), bits) if (bits < 0).any() else bits)
+    return np.abs(np.subtract(*ordered, dtype=np.int64))
 
 
 def _cosine(a: Array, b: Array) -> float:
@@ -88,8 +88,11 @@ def _cosine(a: Array, b: Array) -> float:
     return float(a @ b) / norms if norms > 0 else float(not (a.any() or b.any()))
 
 
-def _histogram(relative: Array) -> tuple[int, ...]:
+def _histogram(off: Array, scale: float) -> tuple[int, ...]:
+    relative = np.divide(off, scale, dtype=np.float32, casting="same_kind")
     with np.errstate(divide="ignore", invalid="ignore"):
-        exponents = np.log10(np.where(np.isfinite(relative), relative, 10.0))
-    counts, _ = np.histogram(np.clip(exponents, EXPONENTS[0], EXPONENTS[-1]), EXPONENTS)
-    return tuple(int(count) for count in counts)
+        exponents = np.log10(relative, out=relative)
+    np.nan_to_num(exponents, copy=False, nan=EXPONENTS[-1], posinf=EXPONENTS[-1], neginf=EXPONENTS[0])
+    last = len(EXPONENTS) - 2
+    bins = np.clip(2 * (exponents - np.float32(EXPONENTS[0])), 0, last).astype(np.int8)  # half a decade each
+    return tuple(int(count) for count in np.bincount(bins, minlength=last + 1))
