@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from resnet_ref.arg_scope import BatchNorm
 from resnet_ref.handle import Interpreter
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.geometry import Window
@@ -16,19 +15,9 @@ class Delegating:
     def __init__(self, inner: Interpreter) -> None:
         self.inner = inner
 
-    def conv2d(
-        self,
-        x: Any,
-        scope: str,
-        depth: int,
-        rows: Window,
-        cols: Window,
-        *,
-        normalizer: BatchNorm | None,
-        activation: str | None,
-    ) -> Any:
+    def conv2d(self, x: Any, scope: str, *args: Any, **kwargs: Any) -> Any:
         """As `inner` does it."""
-        return self.inner.conv2d(x, scope, depth, rows, cols, normalizer=normalizer, activation=activation)
+        return self.inner.conv2d(x, scope, *args, **kwargs)
 
     def max_pool2d(self, x: Any, scope: str, rows: Window, cols: Window) -> Any:
         """As `inner` does it."""
@@ -77,20 +66,9 @@ class Paired:
         self.both = (a, b)
         self.seconds = [0.0, 0.0]
 
-    def conv2d(
-        self,
-        x: Pair,
-        scope: str,
-        depth: int,
-        rows: Window,
-        cols: Window,
-        *,
-        normalizer: BatchNorm | None,
-        activation: str | None,
-    ) -> Pair:
+    def conv2d(self, x: Pair, scope: str, *args: Any, **kwargs: Any) -> Pair:
         """Both convolutions."""
-        rest: dict[str, Any] = {"normalizer": normalizer, "activation": activation}
-        return self._run(lambda i: self.both[i].conv2d(x[i], scope, depth, rows, cols, **rest))
+        return self._run(lambda i: self.both[i].conv2d(x[i], scope, *args, **kwargs))
 
     def max_pool2d(self, x: Pair, scope: str, rows: Window, cols: Window) -> Pair:
         """Both poolings."""

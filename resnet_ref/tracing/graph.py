@@ -57,22 +57,11 @@ class Tracer(Eager):
         """The step that gave an array."""
         return self._by_output[id(output)]
 
-    def conv2d(
-        self,
-        x: Array,
-        scope: str,
-        depth: int,
-        rows: Window,
-        cols: Window,
-        *,
-        normalizer: BatchNorm | None,
-        activation: str | None,
-    ) -> Array:
+    def conv2d(self, x: Array, scope: str, depth: int, rows: Window, cols: Window, **how: Any) -> Array:
         """Remembered with its sums."""
         self._sums = None
-        y = super().conv2d(x, scope, depth, rows, cols, normalizer=normalizer, activation=activation)
-        how = {"sums": self._sums, "normalizer": normalizer, "activation": activation}
-        return self._note("conv2d", scope, (x,), y, rows=rows, cols=cols, **how)
+        y = super().conv2d(x, scope, depth, rows, cols, **how)
+        return self._note("conv2d", scope, (x,), y, rows=rows, cols=cols, sums=self._sums, **how)
 
     def max_pool2d(self, x: Array, scope: str, rows: Window, cols: Window) -> Array:
         """Remembered."""

@@ -117,7 +117,7 @@ def _normalised(
     mean, variance, beta = of("BatchNorm/moving_mean"), of("BatchNorm/moving_variance"), of("BatchNorm/beta")
     gamma = of("BatchNorm/gamma") if step.normalizer.scale else real(1)
     # In the kernels' order, so that every digit is the network's.
-    scale = 1 / np.sqrt(variance + epsilon) * gamma if step.normalizer.scale else 1 / np.sqrt(variance + epsilon)
+    scale = 1 / np.sqrt(variance + epsilon) * gamma
     normalised = (summed - mean) * scale + beta
     numbers = {"mean": mean, "variance": variance, "epsilon": epsilon, "gamma": gamma, "beta": beta, "scale": scale}
     stages = {"sum": summed, "batch norm": normalised, last: np.clip(normalised, low, high)}

@@ -30,11 +30,11 @@ def page(found: Web, pixels: NDArray[Any]) -> str:
         height=pixels.shape[0],
         width=pixels.shape[1],
         # The root comes last, so that a rule of CSS can hide it while another is shown.
-        nodes=[_node(found, key, pixels) for key in [*list(found.lives)[1:], root]],
+        nodes=[_node(found, key) for key in [*list(found.lives)[1:], root]],
     )
 
 
-def _node(found: Web, key: Key, pixels: NDArray[Any]) -> dict[str, Any]:
+def _node(found: Web, key: Key) -> dict[str, Any]:
     life, user, taps = found.lives[key], found.users.get(key), found.lives[key].taps
     return {
         "id": _anchor(key),

@@ -118,6 +118,11 @@ def scope_of(names: Iterable[str]) -> str:
     return ""
 
 
+def rescoped(name: str, old: str, new: str) -> str:
+    """The name with the scope `new` where it stands in `old`; two networks are matched by what follows the scope."""
+    return f"{new}/{name[len(old) + 1 :]}" if name.startswith(f"{old}/") else name
+
+
 class _Departed(Exception):  # noqa: N818  no error: it ends a run early
     """Ends a run that need not go on."""
 
@@ -135,7 +140,7 @@ class _Sink(dict[str, Any]):
         self.seen: set[str] = set()
 
     def __setitem__(self, name: str, pair: Pair) -> None:
-        recorded_name = self._recorded_name(name)
+        recorded_name = rescoped(name, *self.scopes)
         if recorded_name not in self.recording.end_points:
             self.result.unrecorded.append(name)
             return
@@ -153,10 +158,6 @@ class _Sink(dict[str, Any]):
             if name not in self.seen:
                 self._append(Row(name, problem="slim has this end point, the network here has not"), None)
 
-    def _recorded_name(self, name: str) -> str:
-        ours, slims = self.scopes
-        return f"{slims}/{name[len(ours) + 1 :]}" if name.startswith(f"{ours}/") else name
-
     def _add(self, name: str, recorded: Recorded, pair: Pair) -> None:
         ours, truth = (pair.b, pair.b) if self.exact else pair
         if _without_ones(recorded.shape) != _without_ones(truth.shape):
@@ -166,7 +167,7 @@ class _Sink(dict[str, Any]):
         scale = float(np.abs(truth).max(initial=0))
         parts = (recorded.of(ours), recorded.values, recorded.of(truth))
         measures = measure(name, truth.shape, *parts, recorded.positions, scale)
-        e_float32 = error(recorded.of(pair.a), parts[2], scale)
+        e_float32 = error(recorded.of(pair.a), parts[2], scale) if self.exact else measures.e_ours
         shares = self.rule.shares(name, e_float32, measures.e_slim, measures.e_near, scale)
         if self.exact:
             shares["ours is right"] = 0.0  # it is the truth itself

@@ -1,7 +1,7 @@
 """Why a network may depart from slim: each cause is a changed `Setup` that is run, and either restores slim's numbers
 or does not.
 
-`hypotheses` lists those about the network and its inputs; `variables` has those about single variables.
+`hypotheses` lists those about the network and its inputs; `weights` has those about single variables.
 """
 
 import math

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_ref.recording import Recording, digest
-from resnet_ref.verification.comparison import Comparison, scope_of
+from resnet_ref.verification.comparison import Comparison, rescoped, scope_of
 from resnet_ref.verification.diagnosis import Cause
 from resnet_ref.verification.hypotheses import Hypothesis
 from resnet_ref.verification.setup import Setup
@@ -37,7 +37,7 @@ def differing(setup: Setup, recording: Recording) -> dict[str, str]:
     ours, slims = setup.network.scope, scope_of(recording.end_points)
     found = {}
     for slims_name, entry in recording.facts.variables.items():
-        name = f"{ours}/{slims_name[len(slims) + 1 :]}" if slims_name.startswith(f"{slims}/") else slims_name
+        name = rescoped(slims_name, slims, ours)
         if name in setup.variables and digest(np.asarray(setup.variables[name], np.float32)) != entry["sha256"]:
             found[name] = entry["sha256"]
     return found
@@ -138,11 +138,17 @@ def _turned(setup: Setup, how: str, only: str | None) -> Setup:
 
 
 def _outputs(setup: Setup, recording: Recording, names: Iterable[str]) -> dict[str, Array]:
-    """What slim's layers with these variables gave, by our scope; none where the recording is a sample."""
+    """What slim's layers with these variables gave, by our scope.
+
+    None where the recording is a sample, and none for most of a network: what is given agrees, and would prove nothing.
+    """
     slims = scope_of(recording.end_points)
     found: dict[str, Array] = {}
-    for layer in {_layer(name) for name in names}:
-        recorded = f"{slims}/{layer[len(setup.network.scope) + 1 :]}"
+    layers = {_layer(name) for name in names}
+    if 2 * len(layers) > len({_layer(name) for name in setup.variables}):
+        return found
+    for layer in layers:
+        recorded = rescoped(layer, setup.network.scope, slims)
         if recording.facts.sample is None and recorded in recording.end_points:
             found[layer] = recording.read(recorded).values.reshape(recording.end_points[recorded])
     return found
