@@ -109,6 +109,21 @@ def test_no_rule_is_passed_by_a_kernel_that_is_wrong_by_a_few_roundings(tmp_path
         assert found.named == ()
 
 
+def test_most_layers_given_prove_no_damage(tmp_path: Path, tiny_variables: Any, photos: list[Path]) -> None:
+    """With slim's own output in place of eight of thirteen layers, agreement would say nothing."""
+    layers = list(dict.fromkeys(name.rpartition("/")[0] for name in tiny_variables if name.endswith("/weights")))
+    for count, cause in ((3, "damaged weights in "), (8, None)):
+        wrong = {f"{layer}/weights": tiny_variables[f"{layer}/weights"] * 1.1 for layer in layers[1 : count + 1]}
+        save_weights(tmp_path / "w.h5", {**tiny_variables, **wrong}, TINY, TINY_LABELS, TINY_PREPROCESSING)
+        save_weights(tmp_path / "good.h5", tiny_variables, TINY, TINY_LABELS, TINY_PREPROCESSING)
+        path = record_definition(tmp_path / "r.h5", load_weights(tmp_path / "good.h5"), photos, device="cpu")
+        with open_recording(path) as opened:
+            found = verify(load_weights(tmp_path / "w.h5"), opened, device="cpu")
+        assert not found.agrees
+        assert len(layers) == 13
+        assert found.named == () if cause is None else found.named[0][0].startswith(cause)
+
+
 def test_memory_stays_at_a_few_end_points(tmp_path: Path) -> None:
     """A deep, narrow network: all its end points together would be many times what is allowed."""
     units = [{"depth": 16, "depth_bottleneck": 8, "stride": 1}] * 40
