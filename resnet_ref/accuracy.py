@@ -34,8 +34,12 @@ def error(actual: Array, truth: Array, scale: float | None = None) -> float:
     if not math.isfinite(largest):
         both = (actual == truth) | (np.isnan(actual) & np.isnan(truth))
         largest = float(np.where(both, 0.0, np.where(np.isnan(difference), math.inf, difference)).max(initial=0.0))
-    scale = float(np.abs(truth).max(initial=0)) if scale is None else scale
-    return largest / scale if scale > 0 and math.isfinite(scale) else (0.0 if largest == 0 else math.inf)
+    return of_scale(largest, float(np.abs(truth).max(initial=0)) if scale is None else scale)
+
+
+def of_scale(largest: float, scale: float) -> float:
+    """largest / scale; over a scale that is zero or not finite, 0 for 0 and else infinite."""
+    return largest / scale if 0 < scale < math.inf else (0.0 if largest == 0 else math.inf)
 
 
 class Rule:

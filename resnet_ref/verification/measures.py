@@ -1,12 +1,13 @@
 """How one end point of ours, slim's, and the float64 truth lie to each other."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_ref.accuracy import error
+from resnet_ref.accuracy import error, of_scale
 
 Array = NDArray[Any]
 # Edges of the histogram of errors: powers of ten of |ours - slim| / max |truth|, half a decade apart.
@@ -49,6 +50,7 @@ def measure(
     off = np.subtract(ours, slim, dtype=np.float64)
     np.abs(off, out=off)
     worst = int(np.argmax(off)) if off.size else 0  # NaN counts as the largest
+    largest = float(off.max(initial=0))
     index = int(worst if positions is None else positions[worst]) if off.size else 0
     ulps = _ulps(ours.astype(np.float32), slim)
     return Measures(
@@ -56,9 +58,9 @@ def measure(
         shape=shape,
         compared=off.size,
         scale=scale,
-        max_error=float(off.max(initial=0)),
+        max_error=largest,
         mean_error=float(off.mean()) if off.size else 0.0,
-        e_near=error(ours, slim, scale),
+        e_near=of_scale(largest, scale) if math.isfinite(largest) else error(ours, slim, scale),
         ulps_median=float(np.median(ulps)) if off.size else 0.0,
         ulps_max=float(ulps.max(initial=0)),
         cosine=_cosine(ours, slim),
