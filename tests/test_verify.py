@@ -12,7 +12,7 @@ from conftest import TINY, TINY_LABELS, TINY_PREPROCESSING, Run
 from recordings import prepared, record_definition
 from variables import random_variables
 
-from resnet_ref import load_weights, save_weights
+from resnet_ref import DeviceError, load_weights, save_weights
 from resnet_ref.network import Network
 from resnet_ref.recording import open_recording
 from resnet_ref.verification.measures import measure
@@ -177,6 +177,21 @@ def test_wrong_use_is_one_line_and_status_2(
         (tmp_path / "r.h5").write_bytes(recording.read_bytes())
     status, out, err = run(*arguments)
     assert (status, out, len(err.splitlines())) == (2, "", 1)
+
+
+@pytest.mark.parametrize("command", [("record", "digits", "-o", "r.h5"), ("verify", "digits", "--live")])
+def test_without_tensorflow_one_line_says_how_to_get_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: list[Path], command: tuple[str, ...]
+) -> None:
+    def missing() -> None:
+        raise DeviceError("The oracle cannot import tensorflow. Install it: pip install 'resnet-ref[oracle]'")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("resnet_ref.oracle.record.tensorflow", missing)
+    status, out, err = run(*command, photos[0])
+    assert (status, out) == (2, "")
+    assert err == "resnet-ref: The oracle cannot import tensorflow. Install it: pip install 'resnet-ref[oracle]'\n"
+    assert not (tmp_path / "r.h5").exists()
 
 
 def test_a_recording_of_other_images_than_the_network_takes_is_one_line(

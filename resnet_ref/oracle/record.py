@@ -105,6 +105,7 @@ def record(
     batch-norm mode. build: a graph of your own in place of slim's call, and inputs: arrays of your own in place of
     slim's preprocessing; so that what you run yourself can be verified against. DeviceError without TensorFlow.
     """
+    tensorflow()  # where it is missing, that is what is said
     data = [(path, _content(path)) for path in images]
     given, decoders = (inputs, ["the caller"]) if inputs is not None else prepare(data, source.preprocessing)
     positions: dict[str, Any] = {}
