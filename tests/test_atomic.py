@@ -93,3 +93,35 @@ def test_replacing_shows_the_new_content_only_when_the_block_has_ended(tmp_path:
         assert part.parent == target.parent
     assert target.read_text() == "new"
     assert os.listdir(tmp_path) == ["t"]
+
+
+def test_whoever_is_ended_as_the_new_file_appears_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal raises SystemExit between any two lines; here right after the file was made."""
+
+    def ended(descriptor: int) -> None:
+        raise SystemExit(143)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("resnet_ref.weights.atomic.os.close", ended)
+        with pytest.raises(SystemExit), replacing(tmp_path / "a.txt"):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_no_finally_covers_is_removed_at_the_exit_of_its_own_process_alone(tmp_path: Path) -> None:
+    """Run as Python runs it at its exit: in a forked child the parent's file stays, in the parent it goes."""
+    code = """
+        import atexit, os, sys
+        from resnet_ref.weights.atomic import replacing
+        held = replacing(sys.argv[1])
+        part = held.__enter__()
+        child = os.fork()
+        if child == 0:
+            atexit._run_exitfuncs()
+            os._exit(0 if part.exists() else 1)
+        stayed = os.waitpid(child, 0)[1] == 0
+        atexit._run_exitfuncs()
+        os._exit(0 if stayed and not part.exists() else 1)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), tmp_path / "a.txt"]
+    assert subprocess.run(command, check=False).returncode == 0
