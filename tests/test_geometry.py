@@ -186,3 +186,12 @@ def test_a_window_that_does_not_fit_says_its_extent_the_input_and_what_to_do() -
     with pytest.raises(ShapeError, match="does not fit 0 input positions"):
         Window(1, before=2).out(0)
     assert Window(3, rate=2, before=1).out(4) == 1
+
+
+def test_an_outputs_reads_are_its_taps_counted_from_the_start_of_the_input():
+    """By hand, with unequal padding: output 2 begins at 2 * 2 - 1; and as `taps` has them, from the padded start."""
+    window = Window(3, stride=2, rate=2, before=1, after=4)
+    assert window.reads(2).tolist() == [3, 5, 7]
+    assert window.reads(0).tolist() == [-1, 1, 3]
+    for out, taps in enumerate(window.taps(9)):
+        assert window.reads(out).tolist() == (taps - 1).tolist()
