@@ -9,9 +9,10 @@ from resnet_ref.kernels.geometry import Window, subsampled
 
 @dataclass(frozen=True, eq=False)
 class Spec:
-    """A value that is only a shape."""
+    """A value that is only a shape. of: the value that this one is, where only the shape differs."""
 
     shape: tuple[int, ...]
+    of: "Spec | None" = None
 
     @property
     def size(self) -> int:
@@ -38,6 +39,8 @@ class Layer:
     cols: Window | None = None
     parameters: int = 0
     flops: int = 0
+    normalizer: BatchNorm | None = None
+    activation: str | None = None
 
 
 @dataclass
@@ -69,7 +72,8 @@ class Shapes:
         weights = self._variable(f"{scope}/weights", (rows.size, cols.size, c, depth))
         parameters = weights + sum(self._variable(f"{scope}/{name}", (depth,)) for name in _per_channel(normalizer))
         flops = 2 * output.size * rows.size * cols.size * c
-        self.layers.append(Layer("conv2d", scope, (x,), output, rows, cols, parameters, flops))
+        layer = Layer("conv2d", scope, (x,), output, rows, cols, parameters, flops, normalizer, activation)
+        self.layers.append(layer)
         return output
 
     def max_pool2d(self, x: Spec, scope: str, rows: Window, cols: Window) -> Spec:
@@ -93,7 +97,7 @@ class Shapes:
 
     def squeeze(self, x: Spec) -> Spec:
         """Notes nothing: no value changes."""
-        return Spec((x.shape[0], x.shape[3]))
+        return Spec((x.shape[0], x.shape[3]), of=x)
 
     def softmax(self, x: Spec) -> Spec:
         """Notes the softmax."""

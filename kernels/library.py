@@ -1,0 +1,47 @@
+"""Every kernel that a Plan's programs call, as machine code for one instruction set."""
+
+from functools import cache
+
+from resnet_ref.kernels.conv2d.multiply import emit_multiply, tile_names
+from resnet_ref.kernels.conv2d.pad import emit_pad
+from resnet_ref.kernels.conv2d.winograd import SIZES, emit_winograd
+from resnet_ref.kernels.max_pool2d.planned import emit_pool
+from resnet_ref.kernels.pointwise.planned import emit_add
+from resnet_ref.kernels.softmax.planned import emit_softmax
+from resnet_ref.kernels.spatial_mean.planned import emit_mean
+from resnet_ref.kernels.vector.emit import Emitter
+from resnet_ref.kernels.vector.isa import Isa
+from resnet_ref.kernels.vector.objects import Library, compile_object, link
+from resnet_ref.kernels.vector.team import emit_team
+
+_EMITTERS = (
+    emit_team,
+    emit_multiply,
+    emit_winograd,
+    emit_pad,
+    emit_pool,
+    emit_add,
+    emit_mean,
+    emit_softmax,
+)
+
+
+def emit_all(isa: Isa) -> Emitter:
+    """All kernels in one module."""
+    e = Emitter(isa)
+    for emit in _EMITTERS:
+        emit(e)
+    return e
+
+
+def function_names(isa: Isa) -> list[str]:
+    """What the module exports."""
+    stages = [f"winograd_{stage}_{m}" for stage in ("input", "output") for m in SIZES]
+    others = ["run", "publish", "lead", "attend", "multiply", "winograd_fused", "pad", "max_pool", "add", "mean", "softmax"]
+    return [*tile_names(isa), *stages, *others]
+
+
+@cache
+def library(isa: Isa) -> Library:
+    """The kernels for an instruction set that this machine has; compiled, or read from the cache, once a process."""
+    return link(isa, compile_object(emit_all(isa)), function_names(isa))

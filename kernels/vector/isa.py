@@ -1,0 +1,77 @@
+"""The instruction sets that kernels are emitted for, and which of them this machine has.
+
+Each is one of LLVM's published levels (x86-64-v4 and the like) rather than this machine's own model, so that what is
+compiled depends on the name alone and a stored object never meets a CPU that lacks an instruction of it.
+"""
+
+import platform
+from dataclasses import dataclass
+from functools import cache
+
+import llvmlite.binding as llvm
+
+from resnet_ref.errors import DeviceError
+
+
+@dataclass(frozen=True)
+class Isa:
+    """An instruction set: how wide a vector is, and the register tile that fills its registers (see tile.py).
+
+    lanes: float32 numbers in a vector. rows, vectors: the largest tile. fused: whether it multiplies and adds in one
+    rounding. triple, cpu, features: what LLVM compiles for.
+    """
+
+    name: str
+    lanes: int
+    rows: int
+    vectors: int
+    fused: bool
+    triple: str
+    cpu: str
+    features: str = ""
+
+    @property
+    def panel(self) -> int:
+        """Output channels that a full tile computes."""
+        return self.lanes * self.vectors
+
+
+_X86 = "x86_64-unknown-linux-gnu"
+_ARM = "aarch64-unknown-linux-gnu"
+# Registers: 32 of 16 lanes hold 14 x 2 sums, 2 weights, 1 pixel; 16 of 8 hold 6 x 2; 32 of 4 hold 6 x 4.
+AVX512 = Isa("avx512", 16, 14, 2, True, _X86, "x86-64-v4")
+AVX2 = Isa("avx2", 8, 6, 2, True, _X86, "x86-64-v3")
+NEON = Isa("neon", 4, 6, 4, True, _ARM, "generic", "+neon")
+# Vectors of 4 exist almost everywhere; where they do not, LLVM takes them apart.
+PLAIN = Isa("plain", 4, 4, 2, False, "", "")
+NAMES = (AVX512.name, AVX2.name, NEON.name, PLAIN.name)
+_NEEDS = {
+    AVX512: ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "fma"),
+    AVX2: ("avx2", "fma", "bmi", "bmi2", "f16c", "lzcnt", "movbe"),
+    NEON: ("neon",),
+    PLAIN: (),
+}
+
+
+@cache
+def available() -> tuple[Isa, ...]:
+    """What this machine has, the fastest first; PLAIN always."""
+    features = llvm.get_host_cpu_features() if platform.machine() != "" else {}
+    native = {"x86_64": _X86, "AMD64": _X86, "aarch64": _ARM, "arm64": _ARM}.get(platform.machine(), "")
+    return tuple(
+        isa
+        for isa, needs in _NEEDS.items()
+        if isa.triple in ("", native) and all(features.get(feature, False) for feature in needs)
+    )
+
+
+def isa_named(name: str | None) -> Isa:
+    """The instruction set of that name, or for None the fastest this machine has; DeviceError where it has not."""
+    here = {isa.name: isa for isa in available()}
+    if name is None:
+        return next(iter(here.values()))
+    if not isinstance(name, str) or name not in NAMES:
+        raise DeviceError(f"isa must be None or one of {', '.join(NAMES)}; got {name!r}")
+    if name not in here:
+        raise DeviceError(f'this machine has no "{name}", only {", ".join(here)}; pass isa=None for the fastest of them')
+    return here[name]

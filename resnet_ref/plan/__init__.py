@@ -1,0 +1,1 @@
+"""The fast interpreter: a network for one shape of images, as a program of prepared kernels."""
