@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 
 from resnet_ref.kernels.vector import sharing
-from resnet_ref.kernels.vector.emit import FLOAT, I64, POINTER, Emitter, Layout, Value
+from resnet_ref.kernels.vector.emit import FLOAT, I64, LINE, POINTER, Emitter, Layout, Value
 from resnet_ref.kernels.vector.isa import Isa
 from resnet_ref.kernels.vector.program import HEADER
 from resnet_ref.kernels.vector.tile import ARGUMENTS, TILE, emit_tile, tile_name
@@ -79,8 +79,8 @@ def _tile(e: Emitter, f: SimpleNamespace, group: Value, m: Value, n: Value, nth:
     w = e.at(e.pointer(f.w), e.mul(group, f.w_group), e.mul(n, f.w_panel))
     following = w
     if nth is not None:
-        # A tile fetches 64 bytes a step of k, so that the first few tiles share the next panel among them.
-        parts = max(1, width // 64)
+        # A tile fetches a line a step of k, so that the first few tiles share the next panel among them.
+        parts = max(1, width // LINE)
         share = e.mul(nth, b.udiv(f.w_panel, I64(parts)))
         following = b.select(b.icmp_signed("<", nth, I64(parts)), e.at(w, f.w_panel, share), w)
     e.call_address(

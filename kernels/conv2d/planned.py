@@ -83,7 +83,7 @@ def direct(target: Target, conv: Convolution) -> list[Step]:
         return [_multiply(target, conv, w, bias, conv.x, 1, conv.x.c, None)]
 
     def table(memory: Memory) -> Array:
-        places = conv.x.taps(memory.index(conv.x.buffer), conv.rows, conv.cols, memory.index(memory.zeros))
+        places = conv.x.taps(memory.index(conv.x), conv.rows, conv.cols, memory.index(memory.zeros))
         return places.reshape(-1, taps)
 
     return [_multiply(target, conv, w, bias, conv.x, taps, conv.x.c, table)]
@@ -110,8 +110,8 @@ def _by_kernel_rows(target: Target, conv: Convolution) -> list[Step]:
         (padded.buffer,),
         lambda memory: dict(
             ranges,
-            x=memory.address(x.buffer),
-            y=memory.address(padded.buffer),
+            x=memory.address(x),
+            y=memory.address(padded),
             top=rows.before,
             rows=x.h,
             padded_rows=height,
@@ -126,7 +126,7 @@ def _by_kernel_rows(target: Target, conv: Convolution) -> list[Step]:
         ys = (rows.taps(x.h) * width)[None, :, None]  # [1, OH, 1, KH]
         xs = (np.arange(conv.y.w) * cols.stride)[None, None, :, None]
         images = np.arange(x.n)[:, None, None, None] * (height * width)
-        return (memory.index(padded.buffer) + (images + ys + xs) * x.c).reshape(-1, rows.size)
+        return (memory.index(padded) + (images + ys + xs) * x.c).reshape(-1, rows.size)
 
     return [pad, _multiply(target, conv, w, bias, padded, rows.size, cols.size * x.c, table)]
 
@@ -161,7 +161,7 @@ def _multiply(
             "w": w.ctypes.data,
             "w_group": 0,
             "bias": bias.ctypes.data,
-            "y": memory.address(y.buffer),
+            "y": memory.address(y),
             "y_group": 0,
             "in_scratch": 0,
         }
@@ -201,7 +201,7 @@ def _where(
 ) -> dict[str, int]:
     if table is None:
         linear = memory.table(np.arange(most) * x.pitch)
-        return {"x": memory.address(x.buffer), "x_step": x.step, "table": linear, "table_step": 0}
+        return {"x": memory.address(x), "x_step": x.step, "table": linear, "table_step": 0}
     places = table(memory)  # [pixels, taps], but a tile wants [taps, its pixels]
     tiles, heights = sharing.shares(len(places), most)
     cut = heights["taller"] * (heights["height"] + 1)
@@ -216,14 +216,14 @@ def _residual(memory: Memory, conv: Convolution, strided: bool, most: int) -> di
         return {"residual": 0, "residual_step": 0, "residual_table": 0, "residual_table_step": 0}
     if not strided:
         linear = memory.table(np.arange(most) * residual.pitch)
-        start = memory.address(residual.buffer)
+        start = memory.address(residual)
         return {
             "residual": start,
             "residual_step": residual.step,
             "residual_table": linear,
             "residual_table_step": 0,
         }
-    places = memory.table(memory.index(residual.buffer) + residual.strided(conv.residual_stride))
+    places = memory.table(memory.index(residual) + residual.strided(conv.residual_stride))
     return {"residual": memory.base, "residual_step": 0, "residual_table": places, "residual_table_step": 4}
 
 
@@ -435,7 +435,7 @@ class _Winograd:
         side = self.m if of is self.conv.y else self.m + TAPS - 1
         ys = (self.ys[:, None] + top + self.conv.rows.rate * np.arange(side))[:, None, :, None]
         xs = (self.xs[:, None] + left + self.conv.cols.rate * np.arange(side))[None, :, None, :]
-        return of.places(memory.index(of.buffer), ys, xs, memory.index(outside))  # [N, TY, TX, side, side]
+        return of.places(memory.index(of), ys, xs, memory.index(outside))  # [N, TY, TX, side, side]
 
     def _product(
         self,

@@ -52,9 +52,9 @@ def max_pool(target: Target, name: str, x: Map, y: Map, rows: Window, cols: Wind
         lambda memory: dict(
             ranges,
             x=memory.base,
-            table=memory.table(x.taps(memory.index(x.buffer), rows, cols, memory.index(memory.lowest))),
+            table=memory.table(x.taps(memory.index(x), rows, cols, memory.index(memory.lowest))),
             taps=rows.size * cols.size,
-            y=memory.address(y.buffer),
+            y=memory.address(y),
             step=y.step,
         ),
     )

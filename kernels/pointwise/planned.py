@@ -57,14 +57,14 @@ def add(
         (y.buffer,),
         lambda memory: dict(
             ranges,
-            x=memory.address(x.buffer),
+            x=memory.address(x),
             table=memory.table(x.strided(stride)),
             has_residual=int(residual is not None),
-            residual=0 if residual is None else memory.address(residual.buffer),
+            residual=0 if residual is None else memory.address(residual),
             bound=float_bits(high),
             low=float_bits(low),
             high=float_bits(high),
-            y=memory.address(y.buffer),
+            y=memory.address(y),
             step=y.step,
         ),
     )

@@ -70,8 +70,8 @@ def softmax(target: Target, name: str, x: Map, y: Map) -> Step:
         (x.buffer,),
         (y.buffer,),
         lambda memory: {
-            "x": memory.address(x.buffer),
-            "y": memory.address(y.buffer),
+            "x": memory.address(x),
+            "y": memory.address(y),
             "classes": x.c,
             "step": x.step,
         },

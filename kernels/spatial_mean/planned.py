@@ -38,8 +38,8 @@ def mean(target: Target, name: str, x: Map, y: Map) -> Step:
         (x.buffer,),
         (y.buffer,),
         lambda memory: {
-            "x": memory.address(x.buffer),
-            "y": memory.address(y.buffer),
+            "x": memory.address(x),
+            "y": memory.address(y),
             "pixels": x.h * x.w,
             "step": x.step,
         },

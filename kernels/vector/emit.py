@@ -19,6 +19,7 @@ F32, F64 = ir.FloatType(), ir.DoubleType()
 I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 POINTER, VOID = ir.PointerType(), ir.VoidType()
 FLOAT = 4  # bytes
+LINE = 64  # bytes of a cache line: what memory and cores pass between them
 Value = Any  # an ir.Value
 
 

@@ -8,13 +8,12 @@ How an operation is cut into tasks depends on shapes alone, so results do not de
 
 from types import SimpleNamespace
 
-from resnet_ref.kernels.vector.emit import I32, I64, POINTER, Emitter, Layout, Value
+from resnet_ref.kernels.vector.emit import I32, I64, LINE, POINTER, Emitter, Layout, Value
 
 HEADER = Layout("function", "tasks", "barrier")
 # records: [operations] addresses. counters: one cache line for each operation's range of each thread. waiting: how many
 # times a thread has come to a barrier. ticks: where the first thread notes the time after each operation, or 0.
 PROGRAM = Layout("records", "operations", "counters", "waiting", "threads", "ticks")
-LINE = 64  # bytes that cores pass between them
 SPINS = 2000
 
 

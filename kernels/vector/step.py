@@ -2,7 +2,7 @@
 memory has been given to its buffers."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -27,7 +27,7 @@ class Buffer:
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """Activations [N, H, W, C] in a buffer; from one pixel to the next are `pitch` floats, C of them meaningful."""
+    """Activations [N, H, W, C] in a buffer, `skip` bytes from its start; a pixel takes `pitch` floats, C of them used."""
 
     n: int
     h: int
@@ -35,6 +35,11 @@ class Map:
     c: int
     pitch: int
     buffer: Buffer
+    skip: int = 0
+
+    def images(self, first: int, last: int) -> "Map":
+        """The map of images first .. last - 1, in the same memory."""
+        return replace(self, n=last - first, skip=self.skip + first * self.h * self.w * self.step)
 
     @property
     def pixels(self) -> int:
@@ -82,15 +87,16 @@ class Memory:
         self.kept: list[Array] = []
         self.zeros, self.lowest, self.waste = zeros, lowest, waste
 
-    def address(self, buffer: Buffer) -> int:
-        """Where the buffer is."""
+    def address(self, of: "Map | Buffer") -> int:
+        """Where a map or a buffer begins."""
+        buffer, skip = (of.buffer, of.skip) if isinstance(of, Map) else (of, 0)
         if buffer.offset < 0:
             raise RuntimeError("a buffer was given no memory")
-        return self.base + buffer.offset
+        return self.base + buffer.offset + skip
 
-    def index(self, buffer: Buffer) -> int:
-        """Where the buffer is, in floats from `base`: what a table's entries are made of."""
-        return (self.address(buffer) - self.base) // FLOAT
+    def index(self, of: "Map | Buffer") -> int:
+        """Where it begins, in floats from `base`: what a table's entries are made of."""
+        return (self.address(of) - self.base) // FLOAT
 
     def table(self, indices: Array) -> int:
         """The address of a table of int32; equal tables are kept once."""

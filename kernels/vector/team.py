@@ -16,10 +16,10 @@ import threading
 
 import numpy as np
 
-from resnet_ref.kernels.vector.emit import I64, POINTER, Emitter, Layout, Value
+from resnet_ref.kernels.vector.emit import I64, LINE, POINTER, Emitter, Layout, Value
 from resnet_ref.kernels.vector.memory import aligned
 from resnet_ref.kernels.vector.objects import Library
-from resnet_ref.kernels.vector.program import LINE, emit_program, spin_until
+from resnet_ref.kernels.vector.program import emit_program, spin_until
 
 # What the team shares: this record, a line that counts helpers which are done, and a line with each helper's number.
 TEAM = Layout("program", "threads", "scratch", "scratch_step", "number")

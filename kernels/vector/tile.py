@@ -23,7 +23,7 @@ kernel of each height serves every convolution there is. Padding is a row of zer
 
 from types import SimpleNamespace
 
-from resnet_ref.kernels.vector.emit import F32, FLOAT, POINTER, Emitter, Layout, Value
+from resnet_ref.kernels.vector.emit import F32, FLOAT, LINE, POINTER, Emitter, Layout, Value
 
 # What a tile call needs besides where it works; the same for all tiles of an operation.
 # taps, depth: how much is summed. y_step: bytes from a pixel of y to the next. has_residual, has_bounds: 0 or 1.
@@ -44,6 +44,8 @@ def emit_tile(e: Emitter, rows: int, vectors: int) -> None:
     with e.function(tile_name(rows, vectors), ARGUMENTS) as arguments:
         common, base, table, w, y, bias, residual, residual_table, following = arguments
         f = e.record(common, TILE)
+        # The residual is asked for now and needed when the sums are done.
+        e.when(f.has_residual, [], lambda _: _fetch(e, rows, vectors, residual, residual_table))
         sums = _sum(e, rows, vectors, f, base, table, w, following)
         sums = _finish(e, rows, vectors, f, sums, bias, residual, residual_table)
         for row in range(rows):
@@ -73,13 +75,21 @@ def _sum(
                 for v in range(vectors):
                     sums[row * vectors + v] = e.multiply_add(x, weights[v], sums[row * vectors + v])
             # LLVM would give every pixel a counter of its own, and then has too few registers for the sums.
-            return [e.opaque(e.add(k, FLOAT)), e.opaque(e.at(w, step)), e.at(following, 64), *sums]
+            return [e.opaque(e.add(k, FLOAT)), e.opaque(e.at(w, step)), e.at(following, LINE), *sums]
 
         k, w, following, *sums = e.fold(f.depth, [e.sub(0, length), w, following, *sums], product, "k")
         return [e.at(table, rows * 4), w, following, *sums]
 
     zeros = [e.constant(0.0)] * (rows * vectors)
     return e.fold(f.taps, [table, w, following, *zeros], tap, "tap")[3:]
+
+
+def _fetch(e: Emitter, rows: int, vectors: int, residual: Value, residual_table: Value) -> list[Value]:
+    for row in range(rows):
+        start = e.at(residual, e.index(e.at(residual_table, row * 4)))
+        for line in range(0, vectors * e.isa.lanes * FLOAT, LINE):
+            e.prefetch(e.at(start, line), 3)
+    return []
 
 
 def _finish(

@@ -1,12 +1,12 @@
 """Which algorithm computes a convolution."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from resnet_ref.kernels.conv2d.planned import Convolution, can_winograd, direct, winograd
 from resnet_ref.kernels.vector.step import Step, Target
 
-Chooser = Callable[[Target, Convolution], Sequence[Step]]
+
 CFG = eval(os.environ.get("CFG", "{}"))
 
 def only_direct(target: Target, conv: Convolution) -> Sequence[Step]:

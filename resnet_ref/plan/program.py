@@ -7,9 +7,9 @@ import numpy as np
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.max_pool2d.planned import LOWEST
 from resnet_ref.kernels.vector import team
-from resnet_ref.kernels.vector.emit import FLOAT
+from resnet_ref.kernels.vector.emit import FLOAT, LINE
 from resnet_ref.kernels.vector.memory import ALIGNMENT, aligned
-from resnet_ref.kernels.vector.program import LINE, PROGRAM
+from resnet_ref.kernels.vector.program import PROGRAM
 from resnet_ref.kernels.vector.step import Buffer, Map, Memory, Step, Target
 from resnet_ref.plan.arena import barriers, lay_out
 

@@ -1,0 +1,119 @@
+"""From layers to steps, on maps in memory.
+
+The first layers of a network have large activations and small weights, the last ones the reverse. So a batch goes
+through the first layers a few images at a time, as many as a cache holds, in the same few buffers, and through the
+others all at once, so that weights are read once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.conv2d.planned import Convolution, can_take_dense
+from resnet_ref.kernels.max_pool2d.planned import max_pool
+from resnet_ref.kernels.pointwise.planned import add
+from resnet_ref.kernels.softmax.planned import softmax
+from resnet_ref.kernels.spatial_mean.planned import mean
+from resnet_ref.kernels.vector.emit import FLOAT
+from resnet_ref.kernels.vector.step import Map, Step, Target, new_map
+from resnet_ref.plan.folding import folded
+from resnet_ref.plan.fusing import Fused
+from resnet_ref.shapes import Spec
+
+CACHE = 8 << 20  # bytes of activations that images may take together
+Chooser = Callable[[Target, Convolution], Sequence[Step]]
+
+
+class Lowering:
+    """Steps for `layers` (fused) on `images`; `wanted` values keep their memory whole. `maps`: what outlives a pass."""
+
+    def __init__(
+        self,
+        layers: Sequence[Fused],
+        images: Spec,
+        wanted: Sequence[Spec],
+        weights: Mapping[str, Array],
+        target: Target,
+        choose: Chooser,
+    ) -> None:
+        self._weights, self._target, self._choose = weights, target, choose
+        self.maps: dict[Spec, Map] = {images: _images(layers, images, target.library.isa.lanes)}
+        self.widest = self.maps[images].pitch
+        first = _light(layers)
+        early, late = layers[:first], layers[first:]
+        read_later = {spec for layer in late for spec in layer.inputs} | set(wanted)
+        batch = images.shape[0]
+        few = max(1, min(batch, CACHE // max((_bytes(layer) // batch for layer in early), default=1)))
+        for layer in early:
+            if layer.output in read_later:
+                self.maps[layer.output] = self._new(layer.output, batch)
+        self.steps: list[Step] = []
+        passing: dict[Spec, Map] = {}
+        for start in range(0, batch, few):
+            self._pass(early, passing, start, min(start + few, batch))
+        for layer in late:
+            self.maps[layer.output] = self._new(layer.output, batch)
+            self.steps += self._prepare(layer, self.maps)
+
+    def _pass(self, layers: Sequence[Fused], passing: dict[Spec, Map], first: int, last: int) -> None:
+        """The layers for images first .. last - 1; `passing`: maps that every pass uses again."""
+        maps = {spec: whole.images(first, last) for spec, whole in self.maps.items()}
+        for layer in layers:
+            if layer.output not in maps:
+                whole = passing.setdefault(layer.output, self._new(layer.output, last - first))
+                maps[layer.output] = whole.images(0, last - first)
+            self.steps += self._prepare(layer, maps)
+
+    def _new(self, spec: Spec, images: int) -> Map:
+        _, h, w, c = _nhwc(spec)
+        made = new_map(images, h, w, c, self._target.library.isa.lanes)
+        self.widest = max(self.widest, made.pitch)
+        return made
+
+    def _prepare(self, layer: Fused, maps: Mapping[Spec, Map]) -> Sequence[Step]:
+        x, y, target = maps[layer.inputs[0]], maps[layer.output], self._target
+        name, op, rows, cols = layer.layer.scope, layer.layer.op, layer.layer.rows, layer.layer.cols
+        if rows is not None and cols is not None:
+            if op == "conv2d":
+                fold = partial(folded, self._weights, name, layer.layer.normalizer)
+                residual = None if layer.residual is None else maps[layer.residual]
+                how = (layer.activation, residual, layer.residual_stride, 6.0 if layer.bounded else None)
+                return self._choose(target, Convolution(name, x, y, rows, cols, fold, *how))
+            if op == "max_pool2d":
+                return [max_pool(target, name, x, y, rows, cols)]
+            return [add(target, name, x, y, stride=rows.stride, activation=None)]
+        if op == "spatial_mean":
+            return [mean(target, name, x, y)]
+        if op == "softmax":
+            return [softmax(target, name, x, y)]
+        return [add(target, name, x, y, residual=maps[layer.inputs[1]], activation=layer.activation)]
+
+
+def _light(layers: Sequence[Fused]) -> int:
+    """How many of the first layers have more activations for one image than weights."""
+    for number, layer in enumerate(layers):
+        if FLOAT * layer.layer.parameters > _bytes(layer) // max(1, layer.output.shape[0]):
+            return number
+    return len(layers)
+
+
+def _bytes(layer: Fused) -> int:
+    return FLOAT * (layer.output.size + sum(spec.size for spec in layer.inputs))
+
+
+def _nhwc(spec: Spec) -> tuple[int, ...]:
+    return spec.shape if len(spec.shape) == 4 else (spec.shape[0], 1, 1, spec.shape[1])
+
+
+def _images(layers: Sequence[Fused], images: Spec, lanes: int) -> Map:
+    """Images as they come, where all that read them take that; else with whole vectors for each pixel."""
+    n, h, w, c = images.shape
+    readers = [layer for layer in layers if images in layer.inputs]
+    dense = all(
+        layer.layer.op == "conv2d"
+        and images is not layer.residual
+        and layer.layer.cols is not None
+        and can_take_dense(layer.layer.cols, c, lanes)
+        for layer in readers
+    )
+    return new_map(n, h, w, c, 1 if dense else lanes)
