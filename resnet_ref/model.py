@@ -16,11 +16,14 @@ from resnet_ref.handle import Handle
 from resnet_ref.inputs import as_images
 from resnet_ref.kernels import Tier
 from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.vector.isa import isa_named
+from resnet_ref.plan.choice import cheapest
+from resnet_ref.plan.plan import RESULT
+from resnet_ref.plan.planner import Planner
 from resnet_ref.shapes import Shapes, Spec
 from resnet_ref.weights_file import Weights, load_weights
 
 PRECISIONS = ("float32", "float64")
-ALGORITHMS = ("auto", "direct")
 
 
 class Model:
@@ -29,13 +32,14 @@ class Model:
     Calls from several threads are safe and give the numbers that one thread gives.
     """
 
-    def __init__(self, weights: Weights, tier: Tier, dtype: "np.dtype[Any]") -> None:
+    def __init__(self, weights: Weights, tier: Tier, dtype: "np.dtype[Any]", planner: Planner | None = None) -> None:
         self.network = weights.network
         self.labels = weights.labels
         self.preprocessing = weights.preprocessing
         self.weights = weights
         self.tier = tier
         self.dtype = dtype
+        self._planner = planner
         self._described = lru_cache(maxsize=64)(self._describe)  # by the images' shape
         self._arrays: Mapping[str, Array] = {name: np.asarray(array, dtype) for name, array in weights.items()}
 
@@ -60,11 +64,16 @@ class Model:
             )
         self._check_range(images)
         wanted = self._wanted(end_points, images.shape)
+        outputs = self._eager(images, wanted) if self._planner is None else self._planner(images, [RESULT, *wanted])
+        result = outputs[RESULT]
+        return result if end_points is None else (result, {name: outputs[name] for name in wanted})
+
+    def _eager(self, images: Array, wanted: Sequence[str]) -> Mapping[str, Array]:
+        """Layer by layer."""
         kept = _Kept({*wanted, "predictions"})
         eager = Eager(self.tier, self._arrays, self.dtype)
         net, _ = self.network.describe(Handle(eager, images, end_points=kept))
-        result = kept.get("predictions", net.value)
-        return result if end_points is None else (result, {name: kept[name] for name in wanted})
+        return {RESULT: kept.get("predictions", net.value), **{name: kept[name] for name in wanted}}
 
     def end_points(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """The names and shapes of the end points for one image [height, width], in slim's order."""
@@ -131,17 +140,20 @@ def load_model(
 ) -> Model:
     """A weights file, ready to be called with images; without one, the shipped digits network.
 
-    device: "definition" (NumPy), "cpu" (Numba), or "auto", the fastest there is. precision: "float32", or "float64" on
-    the definition. algorithm: "auto" or "direct", at present the same: im2col. isa: None; at present the compiler's
-    choice. threads: of the cpu device; None: as many as this process may run on. WeightsError for a file that is not
-    what it should be, DeviceError for what this version or machine does not have.
+    device: "definition" (NumPy), "cpu", or "auto", the fastest there is. precision: "float32", which holds
+    accuracy.py's rule at every end point, or "float64" on the definition. For the cpu device alone: algorithm: "auto";
+    "direct", without Winograd's; "fast", with those that are less exact than the rule asks (see README). isa: the
+    instruction set to use ("avx512", "avx2", "neon", "plain"); None: the fastest here. threads: None: as many as this
+    process may run on. WeightsError for a file that is not what it should be, DeviceError for what this version or
+    machine does not have.
     """
     if precision not in PRECISIONS:
         raise DeviceError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
-    if algorithm not in ALGORITHMS:
-        raise DeviceError(f"algorithm must be one of {', '.join(ALGORITHMS)} in this version; got {algorithm!r}")
-    if isa is not None:
-        raise DeviceError(f"isa must be None in this version, the compiler chooses the instruction set; got {isa!r}")
     tier = kernels.on(device, threads)
     dtype = tier.dtype(precision)
-    return Model(load_weights(path), tier, dtype)
+    choose, instructions = cheapest(algorithm), isa_named(isa)
+    if tier.device != "cpu" and (algorithm, isa) != ("auto", None):
+        raise DeviceError(f'algorithm and isa are for device "cpu"; got algorithm={algorithm!r}, isa={isa!r}')
+    weights = load_weights(path)
+    planner = Planner(weights.network.describe, weights, instructions, tier.threads, choose) if tier.device == "cpu" else None
+    return Model(weights, tier, dtype, planner)

@@ -21,9 +21,9 @@ from resnet_ref.kernels.vector.tile import ARGUMENTS, TILE, emit_tile, tile_name
 MULTIPLY = Layout(
     *HEADER.names,
     *TILE.names,
-    # Where things are, and the bytes from a pixel, a panel or a group to the next. A table's step is 0 where one
-    # tile's entries serve all, and then x's or the residual's own step moves on.
-    *("x", "x_step", "x_group", "table", "table_step"),
+    # Where things are, and the bytes from a pixel, a tile, a panel or a group to the next. Where one tile's entries in a
+    # table serve all, that table does not move on, but x or the residual does.
+    *("x", "x_step", "x_group", "table", "table_tile"),
     *("w", "w_panel", "w_group", "bias"),
     *("y", "y_group"),
     *("residual", "residual_step", "residual_table", "residual_table_step"),
@@ -89,7 +89,7 @@ def _tile(e: Emitter, f: SimpleNamespace, group: Value, m: Value, n: Value, nth:
         [
             f.common,
             e.at(e.pointer(f.x), e.mul(group, f.x_group), e.mul(row, f.x_step)),
-            e.at(e.pointer(f.table), e.mul(row, f.table_step)),
+            e.at(e.pointer(f.table), e.mul(m, f.table_tile)),
             w,
             e.at(e.pointer(f.y), e.mul(group, f.y_group), e.mul(row, f.y_step), e.mul(n, width)),
             e.at(e.pointer(f.bias), e.mul(n, width)),

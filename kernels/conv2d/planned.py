@@ -17,7 +17,7 @@ from resnet_ref.kernels.vector.emit import FLOAT, float_bits
 from resnet_ref.kernels.vector.memory import floats
 from resnet_ref.kernels.vector.objects import Library
 from resnet_ref.kernels.vector.step import TASKS, Buffer, Map, Memory, Step, Target
-from resnet_ref.kernels.vector.tile import tile_name
+from resnet_ref.kernels.vector.tile import LONGEST_SUM, tile_name
 
 SMALL_WEIGHTS = 600_000  # bytes that may stay in a core's cache while x streams by
 BLOCK_BYTES = 1_000_000  # of x, that a core holds while panels of weights go by
@@ -79,14 +79,22 @@ def direct(target: Target, conv: Convolution) -> list[Step]:
         return _by_kernel_rows(target, conv)
     w, bias = _packed(target, conv, "direct", lambda w: pack(w.reshape(1, -1, w.shape[3]), target.library))
     taps = conv.rows.size * conv.cols.size
+    pieces = _pieces(conv.x.c)
+    depth = conv.x.c // pieces
     if conv.rows.is_identity and conv.cols.is_identity:
-        return [_multiply(target, conv, w, bias, conv.x, 1, conv.x.c, None)]
+        return [_multiply(target, conv, w, bias, conv.x, pieces, depth, None)]
 
     def table(memory: Memory) -> Array:
         places = conv.x.taps(memory.index(conv.x), conv.rows, conv.cols, memory.index(memory.zeros))
-        return places.reshape(-1, taps)
+        return (places.reshape(-1, taps, 1) + depth * np.arange(pieces)).reshape(-1, taps * pieces)
 
-    return [_multiply(target, conv, w, bias, conv.x, taps, conv.x.c, table)]
+    return [_multiply(target, conv, w, bias, conv.x, taps * pieces, depth, table)]
+
+
+def _pieces(channels: int) -> int:
+    """Into how many equal parts a tap is cut so that none is longer than LONGEST_SUM; 1 where none are equal."""
+    least = -(-channels // LONGEST_SUM)
+    return next((pieces for pieces in range(least, 2 * least + 1) if channels % pieces == 0), 1)
 
 
 def can_take_dense(cols: Window, channels: int, lanes: int) -> bool:
@@ -153,7 +161,7 @@ def _multiply(
         strided = residual is not None and conv.residual_stride > 1
         return {
             **_common(taps, depth, y.step, conv),
-            **_where(memory, x, table, taps, isa.rows),
+            **_where(memory, x, table, taps, depth, isa.rows),
             **_residual(memory, conv, strided, isa.rows),
             **_product(target, heights, tiles, panels, taps * depth, y.pitch),
             **blocks,
@@ -181,7 +189,7 @@ def _multiply(
 
 
 def _common(taps: int, depth: int, y_step: int, conv: Convolution | None) -> dict[str, int]:
-    """TILE's fields; without a convolution the sums alone."""
+    """TILE's fields but for the table's; without a convolution the sums alone."""
     low, high = bounds(None if conv is None else conv.activation)
     bound = np.inf if conv is None or conv.bound is None else conv.bound
     return {
@@ -197,17 +205,20 @@ def _common(taps: int, depth: int, y_step: int, conv: Convolution | None) -> dic
 
 
 def _where(
-    memory: Memory, x: Map, table: Callable[[Memory], Array] | None, taps: int, most: int
+    memory: Memory, x: Map, table: Callable[[Memory], Array] | None, taps: int, depth: int, most: int
 ) -> dict[str, int]:
+    """Where x is, and its table: for each tile [taps, pixels of the tallest tile]."""
     if table is None:
-        linear = memory.table(np.arange(most) * x.pitch)
-        return {"x": memory.address(x), "x_step": x.step, "table": linear, "table_step": 0}
-    places = table(memory)  # [pixels, taps], but a tile wants [taps, its pixels]
+        linear = depth * np.arange(taps)[:, None] + x.pitch * np.arange(most)
+        start = {"x": memory.address(x), "x_step": x.step}
+        return {**start, "table": memory.table(linear), "table_tile": 0, "tap_step": most * 4}
+    places = table(memory)  # [pixels, taps]
     tiles, heights = sharing.shares(len(places), most)
-    cut = heights["taller"] * (heights["height"] + 1)
-    parts = [places[:cut].reshape(-1, heights["height"] + 1, taps), places[cut:].reshape(-1, heights["height"], taps)]
-    ordered = np.concatenate([part.transpose(0, 2, 1).reshape(-1) for part in parts if part.size])
-    return {"x": memory.base, "x_step": 0, "table": memory.table(ordered), "table_step": taps * 4}
+    tall = heights["height"] + (heights["taller"] > 0)
+    firsts = np.arange(tiles) * heights["height"] + np.minimum(np.arange(tiles), heights["taller"])
+    pixels = np.minimum(firsts[:, None] + np.arange(tall), len(places) - 1)  # [tiles, tall]; a short tile's last is idle
+    ordered = memory.table(places[pixels].transpose(0, 2, 1))
+    return {"x": memory.base, "x_step": 0, "table": ordered, "table_tile": taps * tall * 4, "tap_step": tall * 4}
 
 
 def _residual(memory: Memory, conv: Convolution, strided: bool, most: int) -> dict[str, int]:
@@ -458,7 +469,8 @@ class _Winograd:
             "x_step": conv.x.step,
             "x_group": rows * conv.x.step,
             "table": memory.table(np.arange(isa.rows) * conv.x.pitch),
-            "table_step": 0,
+            "table_tile": 0,
+            "tap_step": 0,
             "w": self.w.ctypes.data,
             "w_group": self.w[0].nbytes,
             "bias": memory.address(memory.zeros),

@@ -106,6 +106,16 @@ class Emitter:
         """The lesser of two integers."""
         return self.block.select(self.block.icmp_signed("<", a, b), a, b)
 
+    def is_at_least(self, a: Value, b: "int | Value") -> Value:
+        """1 where a >= b, else 0."""
+        return self.block.zext(self.block.icmp_signed(">=", a, self.int(b)), I64)
+
+    def local(self, vectors: int) -> Value:
+        """Room for vectors in the function's own stack frame."""
+        room = self.block.alloca(ir.ArrayType(self.vector, vectors))
+        room.align = self.isa.lanes * FLOAT
+        return self.pointer(self.block.ptrtoint(room, I64))
+
     def record(self, pointer: Value, layout: Layout) -> SimpleNamespace:
         """A record's fields by name, as 64-bit integers."""
         return SimpleNamespace(

@@ -26,9 +26,13 @@ from types import SimpleNamespace
 from resnet_ref.kernels.vector.emit import F32, FLOAT, LINE, POINTER, Emitter, Layout, Value
 
 # What a tile call needs besides where it works; the same for all tiles of an operation.
-# taps, depth: how much is summed. y_step: bytes from a pixel of y to the next. has_residual, has_bounds: 0 or 1.
+# taps, depth: how much is summed. tap_step: bytes from a tap's entries in the table to the next's. y_step: bytes from a
+# pixel of y to the next. has_residual, has_bounds: 0 or 1.
 # low, high: the clamp, its upper bound and the residual's (bound) only where has_bounds.
-TILE = Layout("taps", "depth", "y_step", "has_residual", "has_bounds", "low", "high", "bound")
+TILE = Layout("taps", "depth", "tap_step", "y_step", "has_residual", "has_bounds", "low", "high", "bound")
+# Products added one after the other; then the sum is put aside and added to the others at the end, since the error of a
+# float32 sum grows with its length. (Equal parts of a long depth count as taps.)
+LONGEST_SUM = 512
 # The record above; x and its table; w, bias at the panel; y, residual at the tile's first pixel and channel, and the
 # residual's table; what will be read next, for a prefetch.
 ARGUMENTS = [POINTER] * 9
@@ -60,9 +64,21 @@ def _sum(
     """The sums of products, [rows * vectors]."""
     length = e.mul(f.depth, FLOAT)
     step = vectors * e.isa.lanes * FLOAT
+    zeros = [e.constant(0.0)] * (rows * vectors)
+    totals = e.local(rows * vectors)
+    places = [e.at(totals, i * e.isa.lanes * FLOAT) for i in range(rows * vectors)]
 
-    def tap(_: Value, carried: list[Value]) -> list[Value]:
-        table, w, following, *sums = carried
+    def add_totals(sums: list[Value]) -> list[Value]:
+        return [e.block.fadd(value, e.load(e.vector, place)) for value, place in zip(sums, places, strict=True)]
+
+    def put_aside(carried: list[Value]) -> list[Value]:
+        since, aside, *sums = carried
+        for value, place in zip(e.when(aside, sums, add_totals), places, strict=True):
+            e.store(value, place)
+        return [e.int(0), e.int(1), *zeros]
+
+    def tap(number: Value, carried: list[Value]) -> list[Value]:
+        table, w, following, since, aside, *sums = carried
         # Counting k up to zero from the pixels' ends leaves one number to count with.
         ends = [e.at(base, e.index(e.at(table, row * 4)), length) for row in range(rows)]
 
@@ -78,10 +94,11 @@ def _sum(
             return [e.opaque(e.add(k, FLOAT)), e.opaque(e.at(w, step)), e.at(following, LINE), *sums]
 
         k, w, following, *sums = e.fold(f.depth, [e.sub(0, length), w, following, *sums], product, "k")
-        return [e.at(table, rows * 4), w, following, *sums]
+        since = e.add(since, f.depth)
+        return [e.at(table, f.tap_step), w, following, *e.when(e.is_at_least(since, LONGEST_SUM), [since, aside, *sums], put_aside)]
 
-    zeros = [e.constant(0.0)] * (rows * vectors)
-    return e.fold(f.taps, [table, w, following, *zeros], tap, "tap")[3:]
+    _, _, _, _, aside, *sums = e.fold(f.taps, [table, w, following, e.int(0), e.int(0), *zeros], tap, "tap")
+    return e.when(aside, sums, add_totals)
 
 
 def _fetch(e: Emitter, rows: int, vectors: int, residual: Value, residual_table: Value) -> list[Value]:

@@ -1,20 +1,68 @@
-"""Which algorithm computes a convolution."""
+"""Which algorithm computes a convolution: by a small model of what each costs.
 
-import os
-from collections.abc import Sequence
+    seconds = products / RATE + weights / WEIGHTS_RATE + transforms' bytes / TRANSFORM_RATE + waits
 
-from resnet_ref.kernels.conv2d.planned import Convolution, can_winograd, direct, winograd
+The rates were measured once, on two cores of a CPU with AVX-512 (see benchmarks/plan_costs.py). Only their proportions
+matter, and for a choice that changes rounding the number of threads does not enter, so that results do not depend on it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from resnet_ref.errors import DeviceError
+from resnet_ref.kernels.conv2d.planned import Convolution, can_winograd, direct, tile_count, winograd
+from resnet_ref.kernels.conv2d.winograd_matrices import TAPS
+from resnet_ref.kernels.vector.emit import FLOAT
 from resnet_ref.kernels.vector.step import Step, Target
 
+RATE = 220e9  # FLOP/s of the register tile
+WEIGHTS_RATE = 25e9  # bytes/s of weights that no cache holds
+TRANSFORM_RATE = 130e9  # bytes/s that Winograd's transforms read and write
+WAIT = 3e-6  # seconds that a step more costs
+FULL_TILE = 7  # rows from which a tile's arithmetic hides the latency of its additions
+FUSED_WEIGHTS = 1_200_000  # bytes of transformed weights up to which a task does all of Winograd's stages
+FUSED_TILES = 28  # Winograd tiles of such a task
 
-CFG = eval(os.environ.get("CFG", "{}"))
+# What `algorithm` may use: Winograd's output sizes.
+ALGORITHMS = {"auto": (2, 4), "direct": (), "fast": (2, 4)}
+Method = Callable[[Target, Convolution], Sequence[Step]]
 
-def only_direct(target: Target, conv: Convolution) -> Sequence[Step]:
-    return direct(target, conv)
 
-def auto(target: Target, conv: Convolution) -> Sequence[Step]:
-    how = CFG.get(conv.x.c, "d")
-    if not can_winograd(conv) or how == "d":
-        return direct(target, conv)
-    m, most = how
-    return winograd(target, conv, m, most)
+@dataclass(frozen=True)
+class Candidate:
+    """A way to compute a convolution, and what the model says it costs, in seconds."""
+
+    name: str
+    seconds: float
+    method: Method
+
+    def __call__(self, target: Target, conv: Convolution) -> Sequence[Step]:
+        """The steps."""
+        return self.method(target, conv)
+
+
+def candidates(conv: Convolution, algorithm: str) -> list[Candidate]:
+    """The ways that `algorithm` allows, the cheapest first."""
+    weights = FLOAT * conv.rows.size * conv.cols.size * conv.x.c * conv.y.c
+    found = [Candidate("direct", conv.flops / RATE + weights / WEIGHTS_RATE, direct)]
+    if can_winograd(conv):
+        found += [_winograd(conv, m) for m in ALGORITHMS[algorithm]]
+    return sorted(found, key=lambda candidate: candidate.seconds)
+
+
+def _winograd(conv: Convolution, m: int) -> Candidate:
+    groups, tiles = (m + TAPS - 1) ** 2, tile_count(conv, m)
+    weights = groups * conv.x.c * conv.y.c * FLOAT
+    flops = 2 * groups * max(tiles, FULL_TILE) * conv.x.c * conv.y.c
+    transforms = 2 * groups * tiles * (conv.x.c + conv.y.c) * FLOAT
+    seconds = flops / RATE + weights / WEIGHTS_RATE + transforms / TRANSFORM_RATE + 2 * WAIT
+    fused = FUSED_TILES if weights <= FUSED_WEIGHTS else None
+    return Candidate(f"F({m}x{m})", seconds, partial(winograd, m=m, fused_tiles=fused))
+
+
+def cheapest(algorithm: str) -> Method:
+    """Chooses by the model alone; DeviceError for an algorithm that there is not."""
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
+        raise DeviceError(f"algorithm must be one of {', '.join(ALGORITHMS)}; got {algorithm!r}")
+    return lambda target, conv: candidates(conv, algorithm)[0](target, conv)

@@ -1,28 +1,29 @@
 """A network for one shape of images as a program: layers fused, an algorithm for each, memory laid out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any
 
 from resnet_ref.handle import Handle
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.vector.step import Target
-from resnet_ref.network import Network
 from resnet_ref.plan.fusing import fused, value_of
 from resnet_ref.plan.lowering import Chooser, Lowering
 from resnet_ref.plan.program import Program
 from resnet_ref.shapes import Shapes, Spec
 
 RESULT = "result"
+Describe = Callable[[Handle], tuple[Handle, MutableMapping[str, Any]]]
 
 
 class Plan:
     """Runs a network on images [N, H, W, C] of one shape; not to be called by two threads at once.
 
-    outputs: what a call gives, end points by name, or RESULT: the probabilities, or what the network ends in.
+    describe: given a handle, slim's (net, end_points); inference only. outputs: what a call gives, end points by name, or RESULT: the probabilities, or what the network ends in.
     """
 
     def __init__(
         self,
-        network: Network,
+        describe: Describe,
         weights: Mapping[str, Array],
         target: Target,
         shape: tuple[int, ...],
@@ -30,7 +31,7 @@ class Plan:
         choose: Chooser,
     ) -> None:
         shapes, images = Shapes(), Spec(shape)
-        net, end_points = network.describe(Handle(shapes, images))
+        net, end_points = describe(Handle(shapes, images))
         named = {**end_points, RESULT: end_points.get("predictions", net.value)}
         wanted = {name: named[name] for name in outputs}
         values = [value_of(spec) for spec in wanted.values()]

@@ -1,0 +1,77 @@
+"""Plans for whatever shapes of images come, kept while they are used."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from threading import Lock
+
+import numpy as np
+
+from resnet_ref.handle import Handle
+from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.library import library
+from resnet_ref.kernels.vector.isa import Isa
+from resnet_ref.kernels.vector.step import Target
+from resnet_ref.plan.choice import Method
+from resnet_ref.plan.plan import RESULT, Describe, Plan
+from resnet_ref.shapes import Shapes, Spec
+
+MOST_PLANS = 8  # that are kept for later; one at work is not among them
+MOST_PIXELS = 1 << 22  # of images that go through a plan at once; larger batches go in parts
+Key = tuple[tuple[int, ...], tuple[str, ...]]
+
+
+class Planner:
+    """Runs a network by plans (see Plan), one for each shape of images and each choice of outputs.
+
+    Calls from several threads are safe: a plan serves one call at a time, and a second call finds or makes another.
+    """
+
+    def __init__(
+        self, describe: Describe, weights: Mapping[str, Array], isa: Isa, threads: int, choose: Method
+    ) -> None:
+        self._describe, self._weights, self._choose = describe, weights, choose
+        self._target = Target(library(isa), threads)
+        self._idle: OrderedDict[int, tuple[Key, Plan]] = OrderedDict()  # the least recently used first
+        self._lock = Lock()
+
+    def __call__(self, images: Array, outputs: Sequence[str]) -> dict[str, Array]:
+        """The outputs (end points by name, or RESULT) for images [N, H, W, C] in float32."""
+        names = tuple(outputs)
+        batch, height, width, _ = images.shape
+        part = max(1, MOST_PIXELS // (height * width))
+        parts = [self._run(images[start : start + part], names) for start in range(0, batch, part)]
+        if not parts:
+            return self._nothing(images.shape, names)
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def plan(self, shape: Sequence[int], outputs: Sequence[str]) -> Plan:
+        """A new plan for images of a shape."""
+        return Plan(self._describe, self._weights, self._target, tuple(shape), outputs, self._choose)
+
+    def _run(self, images: Array, outputs: tuple[str, ...]) -> dict[str, Array]:
+        key = (images.shape, outputs)
+        plan = self._take(key) or self.plan(*key)
+        results = plan(images)
+        self._give(key, plan)
+        return results
+
+    def _take(self, key: Key) -> Plan | None:
+        with self._lock:
+            for number, (known, plan) in self._idle.items():
+                if known == key:
+                    del self._idle[number]
+                    return plan
+        return None
+
+    def _give(self, key: Key, plan: Plan) -> None:
+        with self._lock:
+            self._idle[id(plan)] = (key, plan)
+            while len(self._idle) > MOST_PLANS:
+                self._idle.popitem(last=False)
+
+    def _nothing(self, shape: tuple[int, ...], outputs: Sequence[str]) -> dict[str, Array]:
+        net, end_points = self._describe(Handle(Shapes(), Spec(shape)))
+        specs = {**end_points, RESULT: end_points.get("predictions", net.value)}
+        return {name: np.zeros(specs[name].shape, np.float32) for name in outputs}
