@@ -63,11 +63,11 @@ def _starts(starts: Mapping[str, Start]) -> list[str]:
 
 
 def _notes(found: Comparison) -> list[str]:
-    runs = len(next(iter(found.batches[0].times.values())).seconds)
+    runs = ", ".join(f"{len(next(iter(b.times.values())).seconds)} runs at batch {b.size}" for b in found.batches)
     free = [contender.name for contender in found.plan.contenders if not contender.exact]
     but = f"; {', '.join(free)} need not" if free else ""
     return [
-        f"Medians of {runs} runs and more, in {found.plan.rounds} rounds of turns. of ours: to the first row's median.",
+        f"Medians of {runs}, in {found.plan.rounds} rounds of turns. of ours: to the first row's median.",
         f"error: largest at the logits, of the largest there, against float64. All agree within {ALLOWED:g}{but}.",
     ]
 

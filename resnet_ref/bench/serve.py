@@ -73,10 +73,11 @@ def openvino(job: dict[str, Any], precision: str = "f32") -> Engine:
         "PERFORMANCE_HINT": "LATENCY",
     }
     request = core.compile_model(model, "CPU", settings).create_infer_request()
-    request.set_input_tensor(ov.Tensor(images, shared_memory=True))
+    shared = ov.Tensor(images, shared_memory=True)
+    request.set_input_tensor(shared)
 
     def output(name: str) -> Callable[[], Any]:
-        def run() -> Any:
+        def run(held: Any = (images, shared)) -> Any:  # OpenVINO does not keep alive what it reads
             request.infer()
             return request.get_tensor(name).data
 

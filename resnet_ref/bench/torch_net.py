@@ -65,24 +65,13 @@ def _ceils(n: int, window: Window) -> bool:
     return 2 * window.before <= window.size and out == window.out(n)
 
 
-class Module(torch.nn.Module):  # type: ignore[misc]  # torch may not be installed
-    """The network as PyTorch's own tools take it: images [N, C, H, W] -> (result, logits) or (result,)."""
-
-    def __init__(self, network: Network, weights: Mapping[str, Array]) -> None:
-        super().__init__()
-        self.network, self.net = network, TorchNet(weights)
-
-    def forward(self, images: Any) -> tuple[Any, ...]:
-        """Describe the network to the images' tensor."""
-        n, c, h, w = images.shape
-        return tuple(self.net.outputs(self.network, (int(n), int(h), int(w), int(c)), images).values())
-
-
 def write_torch(
     network: Network, weights: Mapping[str, Array], size: tuple[int, int], path: str | os.PathLike[str]
 ) -> None:
-    """Write the network, traced and frozen, for images [N, C, height, width], any N."""
-    images = torch.zeros((1, network.channels, *size)).contiguous(memory_format=torch.channels_last)
+    """Write the network, traced, for images [N, C, height, width], any N -> (result, logits) or (result,)."""
+    shape = (1, *size, network.channels)
+    images = torch.zeros(shape).permute(0, 3, 1, 2)
+    net = TorchNet(weights)
     with torch.inference_mode():
-        traced = torch.jit.trace(Module(network, weights).eval(), images, check_trace=False)
-        torch.jit.freeze(traced).save(os.fspath(path))
+        traced = torch.jit.trace(lambda x: tuple(net.outputs(network, shape, x).values()), images, check_trace=False)
+        traced.save(os.fspath(path))
