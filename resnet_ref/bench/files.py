@@ -100,8 +100,8 @@ def make_network_files(files: Files, contenders: Sequence[Contender]) -> None:
             with ProcessPoolExecutor(1, get_context("spawn"), _silence, (os.fspath(files.folder / "log"),)) as pool:
                 pool.submit(_write, path, files.weights.path, files.size).result()
         except BrokenProcessPool:
-            log = (files.folder / "log").read_text(errors="replace").splitlines()
-            raise BenchError(f"{contender.name}: the process that made its file ended: {log[-1:]}") from None
+            said = (files.folder / "log").read_text(errors="replace").splitlines()
+            raise BenchError(f"{contender.name}: the process making its file ended. {' '.join(said[-1:])}") from None
         except ImportError as error:
             raise BenchError(
                 f"{contender.name} cannot be imported: {error}; install it anew, or name the peers to run with --peer"

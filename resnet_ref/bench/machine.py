@@ -23,7 +23,7 @@ def hardware() -> dict[str, Any]:
         "all_cores": os.cpu_count(),
         "memory": _memory(),
         "instruction_sets": sorted(name for name, there in features.items() if there and name.startswith(_SETS)),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
     }
 
 

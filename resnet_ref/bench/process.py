@@ -107,6 +107,9 @@ def running(
         )  # fmt: skip
     try:
         yield Process(contender, process, log, start)
+    except BaseException:  # nobody wants its answer any more
+        process.kill()
+        raise
     finally:
         _end(process)
 

@@ -61,7 +61,7 @@ def bench(
 
     \b
     resnet-ref bench --peers --batch 1 --batch 8 -o bench.json
-    resnet-ref bench --weights resnet_v1_50.h5 --peer onnxruntime --ours algorithm=auto --ours algorithm=direct
+    resnet-ref bench --weights net.h5 --peer openvino --ours algorithm=auto --ours algorithm=direct
     """
     if weights is not None and variant is not None:
         raise click.UsageError("give --weights or --variant, not both")
