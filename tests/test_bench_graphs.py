@@ -12,11 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resnet_ref import save_weights
+from resnet_ref import kernels, save_weights
 from resnet_ref.bench import agreement, serve
 from resnet_ref.bench.contenders import PEERS, Contender
 from resnet_ref.bench.files import Files, _write
 from resnet_ref.bench.process import Outputs
+from resnet_ref.kernels.geometry import Window
 from resnet_ref.network import Network
 from resnet_ref.random_weights import random_variables
 from resnet_ref.weights_file import load_weights
@@ -24,6 +25,7 @@ from resnet_ref.weights_file import load_weights
 # A float32 engine strays so far from float64, of the largest value, in the networks below; a wrong pad, rate or fold
 # is thousands of times worse.
 NEAR = 2e-5
+DEVIATION = 10  # of the images: so that bounds of 6 are met, and not everywhere
 ABSENT = "PyTorch, as large as all else together, is not in the extra `test`"
 
 
@@ -61,6 +63,11 @@ NETWORKS: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
     "relu6": ({**OWN, "arg_scope": {"activation_fn": "relu6"}}, (65, 50)),
     "no activation": ({**OWN, "arg_scope": {"activation_fn": None}}, (65, 50)),
     "bounded": ({**OWN, "arg_scope": {"use_bounded_activations": True}}, (65, 50)),
+    # The root's outputs, as a shortcut, go beyond 6: only then does it matter that the residual is clipped.
+    "bounded, its first shortcut not": (
+        {**OWN, "blocks": [{"scope": "a", "args": units((64, 9, 1))}], "arg_scope": {"use_bounded_activations": True}},
+        (65, 50),
+    ),
 }
 ENGINES = [
     pytest.param("onnxruntime", marks=pytest.mark.peers),
@@ -76,7 +83,7 @@ def computed(folder: Path, network: dict[str, Any], size: tuple[int, int], name:
         pytest.importorskip("torch", reason=ABSENT, exc_type=ImportError)
     described = Network.from_json(network)
     save_weights(folder / "w.h5", random_variables(described.variables()), described)
-    files = Files(folder, load_weights(folder / "w.h5"), size, 1)
+    files = Files(folder, load_weights(folder / "w.h5"), size, DEVIATION)
     contender = Contender(name, name)
     job = {
         "threads": 1,
@@ -101,6 +108,36 @@ def test_a_peer_computes_the_network_that_it_is_given(tmp_path: Path, name: str,
     assert (found.logits is None) == (true.logits is None)
     assert agreement.error(found, true) < NEAR
     np.testing.assert_allclose(found.result[:1], true.result, rtol=0, atol=1e-4 * np.abs(true.result).max())
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("n", range(1, 9))
+@pytest.mark.parametrize(
+    "window",
+    [
+        (1, 2),
+        (1, 3),
+        (3, 2, 1, 0, 1),
+        (3, 2, 1, 1, 1),
+        (2, 1, 1, 0, 1),
+        (3, 1, 2, 2, 2),
+        (2, 3, 1, 1, 1),
+        (3, 3, 1, 2, 2),
+    ],
+)
+def test_pytorch_pools_any_window_as_the_definition_does(window: tuple[int, ...], n: int) -> None:
+    torch = pytest.importorskip("torch", reason=ABSENT, exc_type=ImportError)
+    from resnet_ref.bench.torch_net import TorchNet
+
+    rows = Window(*window)
+    if rows.extent > n + rows.before + rows.after:
+        return
+    x = -1 - np.random.default_rng(n).random((2, n, 5, 3), np.float32)
+    other = Window(3, 2, 1, 1, 1)
+    pooled = TorchNet({}).pool(torch.from_numpy(x).permute(0, 3, 1, 2), (n, 5), rows, other)
+    np.testing.assert_array_equal(
+        pooled.permute(0, 2, 3, 1).numpy(), kernels.on("definition").max_pool2d(x, rows, other)
+    )
 
 
 UNIT = st.fixed_dictionaries(
