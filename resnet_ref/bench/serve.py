@@ -1,7 +1,7 @@
 """The process of one contender: it loads its network, answers once, then does what it is told on stdin.
 
-Run as a script, never imported by it as part of the package: a peer's process must hold nothing of ours, or its start
-and its memory would count what it does not use. Hence only the standard library and NumPy up here.
+Run as a script, because to import it would import the package, and a peer's process must hold nothing of ours: its
+start and its memory would count what it does not use. Hence only the standard library and NumPy up here.
 
 argv[1]: JSON of {engine, threads, network, images, logits, options, root}. Then a line of JSON on stdin for each order,
 and one on stdout for each answer; the first answer, to no order, says that the network has answered once:
