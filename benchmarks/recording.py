@@ -6,6 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from resnet_ref.bench.machine import processor
+
 
 def save(output: Path, packages: tuple[str, ...], **figures: Any) -> None:
     """Write `figures` to `output`, with the processor, Python's version and those of `packages`."""
@@ -16,13 +18,3 @@ def save(output: Path, packages: tuple[str, ...], **figures: Any) -> None:
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps({**figures, **about}, indent=1) + "\n")
-
-
-def processor() -> str:
-    """The processor's name, as Linux gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

@@ -31,3 +31,7 @@ class DeviceError(ResnetRefError):
 
 class VerificationError(ResnetRefError):
     """A check that was asked for failed."""
+
+
+class BenchError(ResnetRefError):
+    """A contender of a benchmark cannot be run: it is not installed, or its process failed."""

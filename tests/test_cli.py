@@ -17,7 +17,7 @@ from resnet_ref import load_model, load_weights, save_weights
 from resnet_ref.images import read_image
 from resnet_ref.network import Network
 
-COMMANDS = ("classify", "features", "convert", "summary", "record", "verify", "trace", "devices")
+COMMANDS = ("classify", "features", "convert", "summary", "record", "verify", "trace", "bench", "devices")
 
 
 def expected(tiny_file: Path, photos: list[Path], *end_points: str) -> Any:

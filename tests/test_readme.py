@@ -1,5 +1,6 @@
 """What README shows runs, and its figures are those that were measured."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -62,6 +63,15 @@ def test_the_figures_are_those_in_benchmarks_results(monkeypatch):
 
     assert readme_table.renewed(README) == README, "run python benchmarks/readme_table.py"
     assert f"each of {len(CASES)} networks" in README
+    runs = [json.loads(path.read_text()) for path in (ROOT / "benchmarks" / "results").glob("bench_*.json")]
+    assert runs
+    for run in runs:
+        names = " | ".join(contender["name"] for contender in run["contenders"])
+        assert f"{run['threads']} threads | {names} |" in README
+        for batch in run["batches"]:
+            ours, *peers = batch["times"].values()
+            assert f"| batch {batch['batch']} | {1000 * ours['median']:.3g} ms | " in README
+            assert all(f" ({peer['median'] / ours['median']:.2f})" in README for peer in peers)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the commands are for a Unix shell")

@@ -1,0 +1,1 @@
+"""How fast: ours beside onnxruntime, OpenVINO, PyTorch and TensorFlow, on the same weights and images."""

@@ -1,0 +1,102 @@
+"""The whole benchmark: files, agreement, turns, starts."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from resnet_ref.bench.agreement import error, require_agreement, truth
+from resnet_ref.bench.contenders import Contender
+from resnet_ref.bench.files import Files, make_network_files
+from resnet_ref.bench.machine import fma_peak
+from resnet_ref.bench.process import Outputs, running
+from resnet_ref.bench.start import Start, start
+from resnet_ref.bench.turns import take_turns
+from resnet_ref.network import Network
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure. batches: images at a time. rounds: of turns. starts: how many of each kind; 0 for none."""
+
+    contenders: Sequence[Contender]
+    batches: Sequence[int]
+    threads: int
+    rounds: int
+    starts: int
+
+    @property
+    def steps(self) -> int:
+        """How often `compare` calls `progress`."""
+        ours = sum(contender.is_ours for contender in self.contenders)
+        started = (self.starts + 1) * len(self.contenders) + self.starts * ours if self.starts else 0
+        return len(self.batches) * self.rounds * len(self.contenders) + started
+
+
+@dataclass(frozen=True)
+class Times:
+    """One contender at one batch. seconds: of each timed run, in order. error: see `agreement.error`."""
+
+    seconds: list[float]
+    error: float
+
+    @property
+    def median(self) -> float:
+        """In seconds."""
+        return statistics.median(self.seconds)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The lower and the upper, in seconds."""
+        low, _, high = statistics.quantiles(self.seconds, n=4)
+        return low, high
+
+
+@dataclass(frozen=True)
+class Batch:
+    """All contenders' times, by name, for so many images at a time. flops: of one run (see `shapes.Layer`)."""
+
+    size: int
+    flops: int
+    times: Mapping[str, Times]
+
+    def ratio(self, name: str) -> float:
+        """A contender's median over that of the first, which is ours."""
+        return self.times[name].median / next(iter(self.times.values())).median
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was measured. peak: GFLOP/s of `fma_peak`, or None. starts: by contender."""
+
+    network: Network
+    size: tuple[int, int]
+    plan: Plan
+    peak: float | None
+    batches: Sequence[Batch]
+    starts: Mapping[str, Start]
+
+
+def compare(files: Files, plan: Plan, progress: Callable[[], None]) -> Comparison:
+    """Run contenders beside each other. VerificationError where their outputs differ, and then nothing is timed;
+    BenchError where one cannot be run."""
+    make_network_files(files, plan.contenders)
+    peak, true = fma_peak(plan.threads), truth(files)
+    batches = [_batch(files, plan, batch, true, progress) for batch in plan.batches]
+    timed = plan.contenders if plan.starts else []
+    starts = {one.name: start(one, files, plan.threads, plan.starts, progress) for one in timed}
+    return Comparison(files.network, files.size, plan, peak, batches, starts)
+
+
+def _batch(files: Files, plan: Plan, batch: int, true: Outputs, progress: Callable[[], None]) -> Batch:
+    with ExitStack() as stack:
+        processes = [stack.enter_context(running(one, files, batch, plan.threads)) for one in plan.contenders]
+        outputs = {process.contender.name: process.outputs(files.folder / "outputs.npz") for process in processes}
+        exact = [contender.name for contender in plan.contenders if contender.exact]
+        require_agreement({name: outputs[name] for name in exact}, true)
+        taken = take_turns(processes, plan.rounds, progress)
+    times = {
+        name: Times(seconds, error(found, true)) for (name, found), seconds in zip(outputs.items(), taken, strict=True)
+    }
+    flops = sum(layer.flops for layer in files.network.shapes(batch, *files.size).layers)
+    return Batch(batch, flops, times)

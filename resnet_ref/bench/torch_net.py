@@ -1,0 +1,77 @@
+"""A network as TorchScript, which PyTorch reads."""
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from resnet_ref.bench.nchw import Float32, Nchw
+from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.geometry import Window
+from resnet_ref.network import Network
+
+
+class TorchNet(Nchw):
+    """Runs PyTorch's operations; a value's node is its tensor. Weights lie as the images do, channels last."""
+
+    def convolve(self, x: Any, scope: str, weights: Float32, bias: Float32, rows: Window, cols: Window) -> Any:
+        """conv2d, with a pad before it only where the two sides differ."""
+        padding = (rows.before, cols.before)
+        if padding != (rows.after, cols.after):
+            x, padding = functional.pad(x, (cols.before, cols.after, rows.before, rows.after)), (0, 0)
+        kernel = torch.from_numpy(weights).contiguous(memory_format=torch.channels_last)
+        stride, rate = (rows.stride, cols.stride), (rows.rate, cols.rate)
+        return functional.conv2d(x, kernel, torch.from_numpy(bias), stride, padding, rate)
+
+    def pool(self, x: Any, size: tuple[int, ...], rows: Window, cols: Window) -> Any:
+        """max_pool2d; a pad before it costs a copy, which most often ceil_mode spares."""
+        padding, ceil = (rows.before, cols.before), True
+        if not all(_ceils(*axis) for axis in zip(size, (rows, cols), strict=True)):
+            sides = (cols.before, cols.after, rows.before, rows.after)
+            x, padding, ceil = functional.pad(x, sides, value=-math.inf), (0, 0), False
+        sizes, stride, rate = (rows.size, cols.size), (rows.stride, cols.stride), (rows.rate, cols.rate)
+        return functional.max_pool2d(x, sizes, stride, padding, rate, ceil)
+
+    def mean(self, x: Any) -> Any:
+        """mean."""
+        return x.mean((2, 3), keepdim=True)
+
+    def add(self, a: Any, b: Any) -> Any:
+        """add."""
+        return a + b
+
+    def clamp(self, x: Any, low: float, high: float) -> Any:
+        """relu or clamp."""
+        return functional.relu(x) if (low, high) == (0, math.inf) else torch.clamp(x, low, high)
+
+    def flatten(self, x: Any) -> Any:
+        """flatten."""
+        return x.flatten(1)
+
+    def normalise(self, x: Any) -> Any:
+        """softmax."""
+        return torch.softmax(x, 1)
+
+
+def _ceils(n: int, window: Window) -> bool:
+    """Whether PyTorch's ceil_mode, given the padding before, walks an axis of n positions as the window does."""
+    reach = n + 2 * window.before - window.extent
+    out = -(-reach // window.stride) + 1
+    if (out - 1) * window.stride >= n + window.before:  # a window must begin inside
+        out -= 1
+    return 2 * window.before <= window.size and out == window.out(n)
+
+
+def write_torch(
+    network: Network, weights: Mapping[str, Array], size: tuple[int, int], path: str | os.PathLike[str]
+) -> None:
+    """Write the network, traced, for images [N, C, height, width], any N -> (result, logits) or (result,)."""
+    shape = (1, *size, network.channels)
+    images = torch.zeros(shape).permute(0, 3, 1, 2)
+    net = TorchNet(weights)
+    with torch.inference_mode():
+        traced = torch.jit.trace(lambda x: tuple(net.outputs(network, shape, x).values()), images, check_trace=False)
+        traced.save(os.fspath(path))

@@ -1,0 +1,113 @@
+"""resnet-ref bench: how fast, beside the engines it replaces."""
+
+import json
+import shlex
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from resnet_ref.bench.comparison import Plan, compare
+from resnet_ref.bench.contenders import OPTIONS, PEERS, our_contenders, peer_contenders
+from resnet_ref.bench.files import prepare
+from resnet_ref.bench.report import to_json, to_text
+from resnet_ref.cli.options import as_json, echo_json, echo_text, progress_bar, weights_or_digits
+from resnet_ref.kernels.vector.executor import thread_count
+from resnet_ref.model import load_model
+from resnet_ref.resnet_v1 import DEFAULT_IMAGE_SIZE, UNITS
+from resnet_ref.weights.atomic import replacing, require_another
+from resnet_ref.weights_file import DIGITS
+
+_DEFAULT_VARIANT = "resnet_v1_50"
+
+
+@click.command(short_help="Measure speed, beside other engines.")
+@click.option("--weights", metavar="FILE", help="The network of a weights file; `digits` is the one that ships.")
+@click.option("--variant", type=click.Choice(tuple(UNITS)), help="One of slim's, with random weights; resnet_v1_50.")
+@click.option("--size", type=click.IntRange(1), nargs=2, metavar="H W", help="Of the images; else the network's own.")
+@click.option("--output-stride", type=int, help="Ratio of input to output size: 4, 8, 16 or 32.")
+@click.option(
+    "--batch", "batches", type=click.IntRange(1), multiple=True, default=(1,), show_default=True,
+    help="Images at a time; may be given several times.",
+)  # fmt: skip
+@click.option("--threads", type=click.IntRange(1, 1024), help="Of each engine; all there are if not given.")
+@click.option("--algorithm", help="Of ours, as load_model takes it.")
+@click.option("--precision", help="Of ours, as load_model takes it.")
+@click.option("--isa", help="Of ours, as load_model takes it.")
+@click.option(
+    "--ours", "texts", multiple=True, metavar="KEY=VALUE,...",
+    help=f"Ours with other options ({', '.join(OPTIONS)}); may be given several times, for one row each.",
+)  # fmt: skip
+@click.option("--peers", is_flag=True, help="Every other engine that is installed.")
+@click.option("--peer", "named", type=click.Choice(tuple(PEERS)), multiple=True, help="One of them; several times.")
+@click.option("--rounds", type=click.IntRange(1), default=6, show_default=True, help="How many turns each gets.")
+@click.option("--starts", type=click.IntRange(0), default=3, show_default=True, help="New processes timed; 0: none.")
+@as_json
+@click.option("-o", "--output", metavar="FILE.json", help="Also write everything, each run's time too, to a file.")
+def bench(
+    weights: str | None, variant: str | None, size: tuple[int, int] | None, output_stride: int | None,
+    batches: tuple[int, ...], threads: int | None, algorithm: str | None, precision: str | None, isa: str | None,
+    texts: tuple[str, ...], peers: bool, named: tuple[str, ...], rounds: int, starts: int, as_json: bool,
+    output: str | None,
+) -> None:  # fmt: skip
+    """Measure how fast networks run here: ours, and with --peers the other engines on the same weights and images.
+
+    Each runs in a process of its own, in turns with pauses. First their outputs are compared: where two that compute in
+    float32 differ by more than 1e-4 of the largest, the exit status is 1. Then come the times for each batch, and of
+    new processes the time to the first answer and the peak memory.
+
+    \b
+    resnet-ref bench --peers --batch 1 --batch 8 -o bench.json
+    resnet-ref bench --weights net.h5 --peer openvino --ours algorithm=auto --ours algorithm=direct
+    """
+    if weights is not None and variant is not None:
+        raise click.UsageError("give --weights or --variant, not both")
+    given = {"algorithm": algorithm, "precision": precision, "isa": isa}
+    ours = our_contenders(texts, {name: value for name, value in given.items() if value is not None})
+    others, absent = peer_contenders(named, peers)
+    file = None if weights is None else weights_or_digits(weights)
+    if output is not None:
+        require_another(output, [file or DIGITS])
+    if weights is None and variant is None:
+        variant = _DEFAULT_VARIANT
+    plan = Plan([*ours, *others], list(dict.fromkeys(batches)), thread_count(threads), rounds, starts)
+    with tempfile.TemporaryDirectory(prefix="resnet-ref-") as folder, _writing(output) as written:
+        files = prepare(Path(folder), file, variant, output_stride, size, DEFAULT_IMAGE_SIZE)
+        for contender in ours:  # so that wrong options are said before anything takes long
+            load_model(files.weights.path, threads=plan.threads, **contender.options)
+        with progress_bar(plan.steps, "measuring") as bar:
+            found = compare(files, plan, lambda: bar.update(1))
+        data = to_json(found, absent, _command(click.get_current_context()))
+        if written is not None:
+            written.write_text(json.dumps(data, indent=1) + "\n")
+    if as_json:
+        echo_json(data)
+    else:
+        echo_text(to_text(found, absent))
+
+
+@contextmanager
+def _writing(output: str | None) -> Iterator[Path | None]:
+    """The new file, whole or not at all; made now, because a name that cannot be written should not cost a run."""
+    if output is None:
+        yield None
+        return
+    with replacing(output) as part:
+        yield part
+
+
+def _command(context: click.Context) -> str:
+    """The command line that was given."""
+    words = ["resnet-ref", "bench"]
+    for option in context.command.params:
+        name = option.name or ""
+        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        value = context.params[name]
+        for one in value if option.multiple else [value]:
+            shown = [] if one is True else one if isinstance(one, tuple) else [one]
+            words += [max(option.opts, key=len), *map(str, shown)]
+    return shlex.join(words)
