@@ -1,6 +1,11 @@
 """Every kernel that a Plan's programs call, as machine code for one instruction set."""
 
+import hashlib
 from functools import cache
+from pathlib import Path
+
+import llvmlite
+import llvmlite.binding as llvm
 
 from resnet_ref.kernels.conv2d.multiply import emit_multiply, tile_names
 from resnet_ref.kernels.conv2d.pad import emit_pad
@@ -9,6 +14,7 @@ from resnet_ref.kernels.max_pool2d.planned import emit_pool
 from resnet_ref.kernels.pointwise.planned import emit_add
 from resnet_ref.kernels.softmax.planned import emit_softmax
 from resnet_ref.kernels.spatial_mean.planned import emit_mean
+from resnet_ref.kernels.vector.cache import cached
 from resnet_ref.kernels.vector.emit import Emitter
 from resnet_ref.kernels.vector.isa import Isa
 from resnet_ref.kernels.vector.objects import Library, compile_object, link
@@ -44,4 +50,13 @@ def function_names(isa: Isa) -> list[str]:
 @cache
 def library(isa: Isa) -> Library:
     """The kernels for an instruction set that this machine has; compiled, or read from the cache, once a process."""
-    return link(isa, compile_object(emit_all(isa)), function_names(isa))
+    code = cached(f"kernels-{isa.name}-{_fingerprint(isa)}", lambda: compile_object(emit_all(isa)))
+    return link(isa, code, function_names(isa))
+
+
+def _fingerprint(isa: Isa) -> str:
+    """A hash of all that the machine code depends on: the emitters' sources, the instruction set, LLVM's version."""
+    digest = hashlib.sha256(repr((isa, llvm.llvm_version_info, llvmlite.__version__)).encode())
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:32]

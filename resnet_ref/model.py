@@ -17,8 +17,8 @@ from resnet_ref.inputs import as_images
 from resnet_ref.kernels import Tier
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.vector.isa import isa_named
-from resnet_ref.plan.choice import cheapest
-from resnet_ref.plan.plan import RESULT
+from resnet_ref.plan.choice import check_algorithm
+from resnet_ref.plan.plan import RESULT, Plan
 from resnet_ref.plan.planner import Planner
 from resnet_ref.shapes import Shapes, Spec
 from resnet_ref.weights_file import Weights, load_weights
@@ -74,6 +74,14 @@ class Model:
         eager = Eager(self.tier, self._arrays, self.dtype)
         net, _ = self.network.describe(Handle(eager, images, end_points=kept))
         return {RESULT: kept.get("predictions", net.value), **{name: kept[name] for name in wanted}}
+
+    def plan(self, batch: int, height: int, width: int) -> Plan:
+        """How images of this shape are computed (see plan/report.py); DeviceError on devices that make no plans."""
+        if self._planner is None:
+            raise DeviceError(f'device {self.tier.device!r} computes layer by layer; only "cpu" makes plans')
+        shape = (batch, height, width, self.network.channels)
+        self._described(shape)  # errors of shape come first
+        return self._planner.plan(shape, [RESULT])
 
     def end_points(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """The names and shapes of the end points for one image [height, width], in slim's order."""
@@ -142,7 +150,9 @@ def load_model(
 
     device: "definition" (NumPy), "cpu", or "auto", the fastest there is. precision: "float32", which holds
     accuracy.py's rule at every end point, or "float64" on the definition. For the cpu device alone: algorithm: "auto";
-    "direct", without Winograd's; "fast", with those that are less exact than the rule asks (see README). isa: the
+    "direct", without Winograd's; "fast", with F(4x4), which errs more (within 5 times the rule); "tuned", like "auto" but
+    chosen by timing, at the first call for each shape, and remembered, so that last digits may differ between machines.
+    isa: the
     instruction set to use ("avx512", "avx2", "neon", "plain"); None: the fastest here. threads: None: as many as this
     process may run on. WeightsError for a file that is not what it should be, DeviceError for what this version or
     machine does not have.
@@ -151,9 +161,10 @@ def load_model(
         raise DeviceError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
     tier = kernels.on(device, threads)
     dtype = tier.dtype(precision)
-    choose, instructions = cheapest(algorithm), isa_named(isa)
+    instructions = isa_named(isa)
+    check_algorithm(algorithm)
     if tier.device != "cpu" and (algorithm, isa) != ("auto", None):
         raise DeviceError(f'algorithm and isa are for device "cpu"; got algorithm={algorithm!r}, isa={isa!r}')
     weights = load_weights(path)
-    planner = Planner(weights.network.describe, weights, instructions, tier.threads, choose) if tier.device == "cpu" else None
+    planner = Planner(weights.network.describe, weights, instructions, tier.threads, algorithm) if tier.device == "cpu" else None
     return Model(weights, tier, dtype, planner)

@@ -43,6 +43,13 @@ class Convolution:
     bound: float | None = None
 
     @property
+    def kind(self) -> str:
+        """What convolutions that cost the same have in common."""
+        x, y = self.x, self.y
+        shapes = f"{x.n}x{x.h}x{x.w}x{x.c} to {y.h}x{y.w}x{y.c}"
+        return f"{shapes}, rows {tuple(self.rows)}, cols {tuple(self.cols)}, residual {self.residual is not None}"
+
+    @property
     def flops(self) -> int:
         """A multiply-add counted as two."""
         return 2 * self.y.pixels * self.y.c * self.rows.size * self.cols.size * self.x.c
@@ -109,7 +116,7 @@ def _by_kernel_rows(target: Target, conv: Convolution) -> list[Step]:
     padded = Map(x.n, height, width, x.c, x.c, Buffer(x.n * height * width * x.c * FLOAT))
     count, ranges = target.shares(x.n * height)
     pad = Step(
-        f"{conv.name}/pad",
+        f"{conv.name}//pad",
         "copy",
         target.library["pad"],
         PAD,
@@ -331,7 +338,7 @@ class _Winograd:
         blocks = {"block_tiles": tiles, "block_panels": panels, "by_panel": 1}
 
         def stage(name: str, layout, function: str, count: int, reads, writes, fields) -> Step:  # type: ignore[no-untyped-def]
-            return Step(f"{conv.name}/{name}", f"F({self.m}x{self.m})", library[function], layout, count, reads, writes, fields)
+            return Step(f"{conv.name}//{name}", f"F({self.m}x{self.m}) staged", library[function], layout, count, reads, writes, fields)
 
         return [
             stage(
@@ -345,7 +352,7 @@ class _Winograd:
             ),
             Step(
                 conv.name,
-                f"F({self.m}x{self.m})",
+                f"F({self.m}x{self.m}) staged",
                 library["multiply"],
                 MULTIPLY,
                 self.groups,

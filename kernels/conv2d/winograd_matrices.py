@@ -38,6 +38,5 @@ def matrices(m: int) -> tuple[Matrix, Matrix, Matrix]:
 def transformed_weights(w: NDArray[np.float32], m: int) -> NDArray[np.float32]:
     """G w G^T of w [3, 3, C, F], in float64 and then rounded: [n * n, C, F]."""
     _, g, _ = matrices(m)
-    n = m + TAPS - 1
-    whole = np.einsum("ia,abcf->ibcf", g, w.astype(np.float64))
-    return np.einsum("jb,ibcf->ijcf", g, whole).reshape(n * n, *w.shape[2:]).astype(np.float32)
+    both = np.kron(g, g) @ w.reshape(TAPS * TAPS, -1).astype(np.float64)
+    return both.reshape(-1, *w.shape[2:]).astype(np.float32)

@@ -12,7 +12,7 @@ from resnet_ref.kernels.vector.emit import I32, I64, LINE, POINTER, Emitter, Lay
 
 HEADER = Layout("function", "tasks", "barrier")
 # records: [operations] addresses. counters: one cache line for each operation's range of each thread. waiting: how many
-# times a thread has come to a barrier. ticks: where the first thread notes the time after each operation, or 0.
+# times a thread has come to a barrier. ticks: where the first thread notes the time at the start and after each operation, or 0.
 PROGRAM = Layout("records", "operations", "counters", "waiting", "threads", "ticks")
 SPINS = 2000
 
@@ -22,13 +22,15 @@ def emit_program(e: Emitter) -> None:
     with e.function("run", [POINTER, I64, POINTER]) as (program, thread, scratch):
         f = e.record(program, PROGRAM)
 
+        e.when(f.ticks, [], lambda _: _note(e, f, thread, I64(0)))
+
         def operation(number: Value, carried: list[Value]) -> list[Value]:
             (barriers,) = carried
             record = e.load(POINTER, e.at(e.pointer(f.records), e.mul(number, 8)), 8)
             header = e.record(record, HEADER)
             _take_tasks(e, f, record, header, number, thread, scratch)
             (barriers,) = e.when(header.barrier, [barriers], lambda c: [_wait(e, f, c[0])])
-            e.when(f.ticks, [], lambda _: _note(e, f, thread, number))
+            e.when(f.ticks, [], lambda _: _note(e, f, thread, e.add(number, 1)))
             return [barriers]
 
         e.fold(f.operations, [I64(0)], operation, "operation")

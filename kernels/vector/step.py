@@ -113,7 +113,7 @@ class Memory:
 class Step:
     """One operation of a program.
 
-    name: the layer; algorithm: how it is computed. tasks: into how many it is cut. fields: given Memory, the values of
+    name: the layer, or layer//part; algorithm: how it is computed. tasks: into how many it is cut. fields: given Memory, the values of
     `layout` but for the header. scratch: bytes that each thread needs. flops: a multiply-add counted as two, as the
     layer defines it.
     """
@@ -129,6 +129,11 @@ class Step:
     scratch: int = 0
     flops: int = 0
     weights: tuple[Array, ...] = field(default=())
+
+    @property
+    def layer(self) -> str:
+        """The layer's name, without the part of it that this step is."""
+        return self.name.partition("//")[0]
 
     def record(self, memory: Memory, barrier: bool) -> Array:
         """The record that the program passes to the kernel."""

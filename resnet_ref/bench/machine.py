@@ -1,6 +1,5 @@
 """What figures were measured on: the hardware, what it can do at best, and the versions of the packages."""
 
-import importlib
 import os
 import platform
 from collections.abc import Iterable
@@ -30,15 +29,6 @@ def hardware() -> dict[str, Any]:
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Python's version and those of installed packages."""
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
-
-
-def fma_peak(threads: int) -> float | None:
-    """GFLOP/s of nothing but fused multiply-adds, on so many threads; None where this version cannot measure it."""
-    try:
-        peak = importlib.import_module("resnet_ref.kernels.vector.peak")
-    except ModuleNotFoundError:
-        return None
-    return float(peak.fma_peak(threads))
 
 
 def processor() -> str:

@@ -5,6 +5,7 @@ import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ from click.core import ParameterSource
 from resnet_ref.bench.comparison import Plan, compare
 from resnet_ref.bench.contenders import OPTIONS, PEERS, our_contenders, peer_contenders
 from resnet_ref.bench.files import prepare
+from resnet_ref.bench.layers import profile_text, profiles
 from resnet_ref.bench.report import to_json, to_text
 from resnet_ref.cli.options import as_json, echo_json, echo_text, progress_bar, weights_or_digits
 from resnet_ref.kernels.vector.executor import thread_count
@@ -45,12 +47,13 @@ _DEFAULT_VARIANT = "resnet_v1_50"
 @click.option("--peer", "named", type=click.Choice(tuple(PEERS)), multiple=True, help="One of them; several times.")
 @click.option("--rounds", type=click.IntRange(1), default=6, show_default=True, help="How many turns each gets.")
 @click.option("--starts", type=click.IntRange(0), default=3, show_default=True, help="New processes timed; 0: none.")
+@click.option("--profile", is_flag=True, help="Also what each layer of ours takes.")
 @as_json
 @click.option("-o", "--output", metavar="FILE.json", help="Also write everything, each run's time too, to a file.")
 def bench(
     weights: str | None, variant: str | None, size: tuple[int, int] | None, output_stride: int | None,
     batches: tuple[int, ...], threads: int | None, algorithm: str | None, precision: str | None, isa: str | None,
-    texts: tuple[str, ...], peers: bool, named: tuple[str, ...], rounds: int, starts: int, as_json: bool,
+    texts: tuple[str, ...], peers: bool, named: tuple[str, ...], rounds: int, starts: int, profile: bool, as_json: bool,
     output: str | None,
 ) -> None:  # fmt: skip
     """Measure how fast networks run here: ours, and with --peers the other engines on the same weights and images.
@@ -80,13 +83,17 @@ def bench(
             load_model(files.weights.path, threads=plan.threads, **contender.options)
         with progress_bar(plan.steps, "measuring") as bar:
             found = compare(files, plan, lambda: bar.update(1))
-        data = to_json(found, absent, _command(click.get_current_context()))
+        layers = profiles(files, plan) if profile else []
+        data = {
+            **to_json(found, absent, _command(click.get_current_context())),
+            **({"profiles": [asdict(one) for one in layers]} if profile else {}),
+        }
         if written is not None:
             written.write_text(json.dumps(data, indent=1) + "\n")
     if as_json:
         echo_json(data)
     else:
-        echo_text(to_text(found, absent))
+        echo_text("\n\n".join([to_text(found, absent), *(profile_text(one, found.peak) for one in layers)]))
 
 
 @contextmanager

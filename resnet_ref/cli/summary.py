@@ -1,12 +1,21 @@
 """resnet-ref summary: a network unit by unit, without running it."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import click
+import numpy as np
 
 from resnet_ref.cli.options import as_json, echo_json, echo_table
 from resnet_ref.cost import Cost, Row, cost
+from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.vector.executor import thread_count
+from resnet_ref.kernels.vector.isa import isa_named
 from resnet_ref.network import Network
+from resnet_ref.plan.choice import check_algorithm
+from resnet_ref.plan.planner import Planner
+from resnet_ref.plan.report import Described, described
 from resnet_ref.resnet_v1 import DEFAULT_IMAGE_SIZE, UNITS
 from resnet_ref.weights_file import load_weights
 
@@ -19,6 +28,10 @@ from resnet_ref.weights_file import load_weights
 @click.option("--size", type=click.IntRange(1), nargs=2, metavar="H W", help="Of the images; else the network's own.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images at a time.")
 @click.option("--output-stride", type=int, help="Ratio of input to output size: 4, 8, 16 or 32.")
+@click.option("--plan", "planned", is_flag=True, help="How the cpu computes it instead: algorithms, weights, memory.")
+@click.option("--algorithm", default="auto", show_default=True, help="With --plan, as load_model takes it.")
+@click.option("--isa", help="With --plan, as load_model takes it.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="With --plan; all there are if not given.")
 @as_json
 def summary(
     weights: str | None,
@@ -28,6 +41,10 @@ def summary(
     size: tuple[int, int] | None,
     batch: int,
     output_stride: int | None,
+    planned: bool,
+    algorithm: str,
+    isa: str | None,
+    threads: int | None,
     as_json: bool,
 ) -> None:
     """Show each unit's output shape, stride, atrous rate, parameters, arithmetic and memory.
@@ -37,6 +54,7 @@ def summary(
     \b
     resnet-ref summary --variant resnet_v1_50
     resnet-ref summary --variant resnet_v1_101 --size 513 513 --output-stride 8
+    resnet-ref summary --variant resnet_v1_50 --plan --batch 8
     """
     if weights is not None and variant is not None:
         raise click.UsageError("give --weights or --variant, not both")
@@ -56,12 +74,41 @@ def summary(
     changes: dict[str, Any] = {} if output_stride is None else {"output_stride": output_stride}
     # Larger images leave a map of logits, which is what a summary of them should show.
     changes["spatial_squeeze"] = False
+    title = f"{network.function}, images [{batch}, {height}, {width}, {network.channels}]"
+    if planned:
+        describe = partial(network.describe, **changes)
+        planner = Planner(describe, _zeros(network), isa_named(isa), thread_count(threads), check_algorithm(algorithm))
+        found_plan = described(planner, (batch, height, width, network.channels))
+        if as_json:
+            echo_json({"network": network.to_json(), "batch": batch, "size": [height, width], **found_plan.to_json()})
+        else:
+            click.echo(title)
+            _echo_plan(found_plan)
+        return
     found = cost(network, batch, height, width, **changes)
     if as_json:
         echo_json({"network": network.to_json(), "batch": batch, "size": [height, width], **found.to_json()})
     else:
-        click.echo(f"{network.function}, images [{batch}, {height}, {width}, {network.channels}]")
+        click.echo(title)
         _echo(found)
+
+
+def _zeros(network: Network) -> Mapping[str, Array]:
+    """Variables that cost no memory: a plan is the same whatever they are."""
+    return {name: np.broadcast_to(np.float32(0), shape) for name, shape in network.variables().items()}
+
+
+def _echo_plan(found: Described) -> None:
+    header = ("layer", "algorithm", "passes", "tasks", "MFLOPs", "weights")
+    cells = [
+        (row.layer, row.algorithm, str(row.passes), str(row.tasks), _mega(row.flops), f"{row.weights:,}")
+        for row in found.rows
+    ]
+    echo_table(header, cells, left=2)
+    click.echo(
+        f"{found.isa}, {found.threads} threads; memory {found.bytes / 2**20:.1f} MiB, weights as the kernels read them "
+        f"{sum(row.weights for row in found.rows) / 2**20:.1f} MiB"
+    )
 
 
 def _echo(found: Cost) -> None:

@@ -24,8 +24,9 @@ FULL_TILE = 7  # rows from which a tile's arithmetic hides the latency of its ad
 FUSED_WEIGHTS = 1_200_000  # bytes of transformed weights up to which a task does all of Winograd's stages
 FUSED_TILES = 28  # Winograd tiles of such a task
 
-# What `algorithm` may use: Winograd's output sizes.
-ALGORITHMS = {"auto": (2, 4), "direct": (), "fast": (2, 4)}
+# Winograd's output sizes that each algorithm may use. F(2x2) is as exact as the definition. F(4x4) at the points of
+# winograd_matrices.py errs 2 to 3 times as much, which on some networks is more than the accuracy rule allows.
+SIZES = {"auto": (2,), "direct": (), "fast": (2, 4), "tuned": (2,)}
 Method = Callable[[Target, Convolution], Sequence[Step]]
 
 
@@ -42,27 +43,36 @@ class Candidate:
         return self.method(target, conv)
 
 
+def check_algorithm(algorithm: str) -> str:
+    """The algorithm itself; DeviceError where there is none of this name."""
+    if not isinstance(algorithm, str) or algorithm not in SIZES:
+        raise DeviceError(f"algorithm must be one of {', '.join(SIZES)}; got {algorithm!r}")
+    return algorithm
+
+
 def candidates(conv: Convolution, algorithm: str) -> list[Candidate]:
-    """The ways that `algorithm` allows, the cheapest first."""
+    """The ways that `algorithm` allows, the one that the model thinks cheapest first."""
     weights = FLOAT * conv.rows.size * conv.cols.size * conv.x.c * conv.y.c
     found = [Candidate("direct", conv.flops / RATE + weights / WEIGHTS_RATE, direct)]
     if can_winograd(conv):
-        found += [_winograd(conv, m) for m in ALGORITHMS[algorithm]]
+        found += [candidate for m in SIZES[algorithm] for candidate in _winograd(conv, m)]
     return sorted(found, key=lambda candidate: candidate.seconds)
 
 
-def _winograd(conv: Convolution, m: int) -> Candidate:
+def _winograd(conv: Convolution, m: int) -> list[Candidate]:
+    """Staged and fused: the same sums in another order of work, so their results are equal."""
     groups, tiles = (m + TAPS - 1) ** 2, tile_count(conv, m)
     weights = groups * conv.x.c * conv.y.c * FLOAT
     flops = 2 * groups * max(tiles, FULL_TILE) * conv.x.c * conv.y.c
     transforms = 2 * groups * tiles * (conv.x.c + conv.y.c) * FLOAT
-    seconds = flops / RATE + weights / WEIGHTS_RATE + transforms / TRANSFORM_RATE + 2 * WAIT
-    fused = FUSED_TILES if weights <= FUSED_WEIGHTS else None
-    return Candidate(f"F({m}x{m})", seconds, partial(winograd, m=m, fused_tiles=fused))
+    seconds = flops / RATE + weights / WEIGHTS_RATE + transforms / TRANSFORM_RATE
+    fused = seconds + (weights > FUSED_WEIGHTS) * seconds
+    return [
+        Candidate(f"F({m}x{m}) staged", seconds + 2 * WAIT, partial(winograd, m=m, fused_tiles=None)),
+        Candidate(f"F({m}x{m}) fused", fused, partial(winograd, m=m, fused_tiles=FUSED_TILES)),
+    ]
 
 
 def cheapest(algorithm: str) -> Method:
-    """Chooses by the model alone; DeviceError for an algorithm that there is not."""
-    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
-        raise DeviceError(f"algorithm must be one of {', '.join(ALGORITHMS)}; got {algorithm!r}")
+    """Chooses by the model alone."""
     return lambda target, conv: candidates(conv, algorithm)[0](target, conv)

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from threading import Lock
 
 import numpy as np
@@ -11,7 +12,8 @@ from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.library import library
 from resnet_ref.kernels.vector.isa import Isa
 from resnet_ref.kernels.vector.step import Target
-from resnet_ref.plan.choice import Method
+from resnet_ref.plan import tuning
+from resnet_ref.plan.choice import Method, cheapest
 from resnet_ref.plan.plan import RESULT, Describe, Plan
 from resnet_ref.shapes import Shapes, Spec
 
@@ -27,10 +29,12 @@ class Planner:
     """
 
     def __init__(
-        self, describe: Describe, weights: Mapping[str, Array], isa: Isa, threads: int, choose: Method
+        self, describe: Describe, weights: Mapping[str, Array], isa: Isa, threads: int, algorithm: str
     ) -> None:
-        self._describe, self._weights, self._choose = describe, weights, choose
+        """algorithm: one of choice.SIZES."""
+        self._describe, self._weights, self._algorithm = describe, weights, algorithm
         self._target = Target(library(isa), threads)
+        self._tuned = lru_cache(maxsize=64)(self._tune)
         self._idle: OrderedDict[int, tuple[Key, Plan]] = OrderedDict()  # the least recently used first
         self._lock = Lock()
 
@@ -48,7 +52,14 @@ class Planner:
 
     def plan(self, shape: Sequence[int], outputs: Sequence[str]) -> Plan:
         """A new plan for images of a shape."""
-        return Plan(self._describe, self._weights, self._target, tuple(shape), outputs, self._choose)
+        choose = self._tuned(tuple(shape)) if self._algorithm == tuning.ALGORITHM else cheapest(self._algorithm)
+        return self._made(shape, outputs, choose)
+
+    def _made(self, shape: Sequence[int], outputs: Sequence[str], choose: Method) -> Plan:
+        return Plan(self._describe, self._weights, self._target, tuple(shape), outputs, choose)
+
+    def _tune(self, shape: tuple[int, ...]) -> Method:
+        return tuning.tuned(self._target, lambda choose: self._made(shape, [RESULT], choose))
 
     def _run(self, images: Array, outputs: tuple[str, ...]) -> dict[str, Array]:
         key = (images.shape, outputs)

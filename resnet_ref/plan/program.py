@@ -1,5 +1,6 @@
 """Steps as a program in memory, ready to run."""
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from resnet_ref.kernels.max_pool2d.planned import LOWEST
 from resnet_ref.kernels.vector import team
 from resnet_ref.kernels.vector.emit import FLOAT, LINE
 from resnet_ref.kernels.vector.memory import ALIGNMENT, aligned
-from resnet_ref.kernels.vector.program import PROGRAM
+from resnet_ref.kernels.vector.program import HEADER, PROGRAM
 from resnet_ref.kernels.vector.step import Buffer, Map, Memory, Step, Target
 from resnet_ref.plan.arena import barriers, lay_out
 
@@ -66,10 +67,20 @@ class Program:
         """From what `view` was filled with to what it then shows."""
         self._run(self._program)
 
-    def ticks(self) -> Array:
-        """One run that notes the CPU's clock after each step, as the first thread comes to it: [steps]."""
+    def seconds(self) -> Array:
+        """How long each step took in one run in which all threads wait for each other after every step: [steps]."""
+        slot = HEADER.slot("barrier")
+        usual = [int(record[slot]) for record in self._records]
+        for record in self._records:
+            record[slot] = 1
+        start = time.perf_counter()
         self._run(self._profiled)
-        return self._ticks[: len(self.steps)].copy()
+        whole = time.perf_counter() - start
+        for record, barrier in zip(self._records, usual, strict=True):
+            record[slot] = barrier
+        # The CPU's clock ticks evenly, at a rate of its own.
+        taken = np.diff(self._ticks)
+        return whole * taken / max(1, int(taken.sum()))
 
     def _run(self, program: Array) -> None:
         self._counters[:] = 0

@@ -1,0 +1,83 @@
+"""Bytes that are dear to make, remembered on disk: compiled kernels, and choices that were timed.
+
+Whatever is wrong with the folder or a file costs time, never an answer: a damaged entry is made anew, and where nothing
+can be written nothing is. Entries may be machine code, so a folder that others can write to is not used at all.
+"""
+
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+VARIABLE = "RESNET_REF_CACHE_DIR"
+_DIGEST = 32  # bytes of SHA-256, in front of each entry
+
+
+def folder() -> Path | None:
+    """Where entries are kept: $RESNET_REF_CACHE_DIR, or the user's cache folder; None where there is no such place."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        return Path(named)
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    usual = home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "resnet-ref"
+
+
+def cached(key: str, make: Callable[[], bytes]) -> bytes:
+    """The entry of this name, or what `make` returns, which is then kept. key: letters, digits, - and _."""
+    data = read(key)
+    if data is None:
+        data = make()
+        write(key, data)
+    return data
+
+
+def read(key: str) -> bytes | None:
+    """The entry, or None where there is none, or it is damaged, or others could have written it."""
+    place = folder()
+    if place is None or not _is_ours(place):
+        return None
+    try:
+        content = (place / key).read_bytes()
+    except OSError:
+        return None
+    digest, data = content[:_DIGEST], content[_DIGEST:]
+    return data if hashlib.sha256(data).digest() == digest else None
+
+
+def write(key: str, data: bytes) -> None:
+    """Keeps an entry, whole or not at all, whoever else writes it at the same time."""
+    place = folder()
+    if place is None:
+        return
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_ours(place):
+            return
+        handle, name = tempfile.mkstemp(dir=place, prefix=f".{key}-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(hashlib.sha256(data).digest() + data)
+            os.replace(name, place / key)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError:
+        return
+
+
+def _is_ours(place: Path) -> bool:
+    """Whether only this user can write there."""
+    try:
+        found = place.stat()
+    except OSError:
+        return False
+    if not hasattr(os, "geteuid"):
+        return stat.S_ISDIR(found.st_mode)
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022

@@ -1,0 +1,71 @@
+"""What a plan consists of, and what each of its steps costs."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from resnet_ref.plan.plan import RESULT, Plan
+from resnet_ref.plan.planner import Planner
+
+
+@dataclass(frozen=True)
+class Row:
+    """A step, all its passes over parts of a batch together.
+
+    passes: how often it runs. tasks: into how many each is cut. flops: as the layer defines them, a multiply-add as two.
+    weights: bytes in the kernel's layout. seconds: the median of some runs, where it was timed.
+    """
+
+    layer: str
+    algorithm: str
+    passes: int
+    tasks: int
+    flops: int
+    weights: int
+    seconds: float | None = None
+
+
+def rows(plan: Plan, runs: int = 0) -> list[Row]:
+    """The plan's steps in order; timed, where runs > 0, while all threads wait for each other after every step."""
+    program = plan.program
+    for _ in range(min(runs, 3)):
+        program.seconds()
+    timed = [program.seconds() for _ in range(runs)]
+    taken: Sequence[float] = [statistics.median(step) for step in zip(*timed, strict=True)]
+    found: dict[str, list[int]] = {}
+    for number, step in enumerate(program.steps):
+        found.setdefault(step.name, []).append(number)
+    return [
+        Row(
+            layer=name.replace("//", ", "),
+            algorithm=program.steps[numbers[0]].algorithm,
+            passes=len(numbers),
+            tasks=program.steps[numbers[0]].tasks,
+            flops=sum(program.steps[number].flops for number in numbers),
+            weights=sum(array.nbytes for array in program.steps[numbers[0]].weights),
+            seconds=sum(taken[number] for number in numbers) if runs else None,
+        )
+        for name, numbers in found.items()
+    ]
+
+
+@dataclass(frozen=True)
+class Described:
+    """A plan as `summary --plan` shows it. bytes: of its memory, weights not counted."""
+
+    isa: str
+    threads: int
+    bytes: int
+    rows: Sequence[Row]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def described(planner: Planner, shape: Sequence[int]) -> Described:
+    """The plan for images of a shape [N, H, W, C]."""
+    plan = planner.plan(shape, [RESULT])
+    target = plan.program.target
+    return Described(target.library.isa.name, target.threads, plan.program.nbytes, rows(plan))
