@@ -26,7 +26,7 @@ Folded = Callable[[], tuple[Array, Array]]
 
 @dataclass(frozen=True, eq=False)
 class Convolution:
-    """y = activation(conv(x, w) + bias + clip(residual[:, ::s, ::s], -bound, bound)).
+    """y = activation(clip(conv(x, w) + bias, -bound, bound) + residual[:, ::s, ::s]).
 
     folded: w [KH, KW, C, F] and bias [F], batch norm already in them; called only where they are not packed yet.
     """
@@ -160,8 +160,8 @@ def _multiply(
     y, residual = conv.y, conv.residual
     isa = target.library.isa
     tiles, heights = sharing.shares(y.pixels, isa.rows)
-    panels = -(-y.pitch // isa.panel)
-    blocks = _blocks(target, tiles, panels, taps * depth, y.pitch)
+    panels = -(-y.c // isa.panel)
+    blocks = _blocks(target, tiles, panels, taps * depth, y.c)
     reads = (x.buffer,) if residual is None else (x.buffer, residual.buffer)
 
     def fields(memory: Memory) -> dict[str, int]:
@@ -170,7 +170,7 @@ def _multiply(
             **_common(taps, depth, y.step, conv),
             **_where(memory, x, table, taps, depth, isa.rows),
             **_residual(memory, conv, strided, isa.rows),
-            **_product(target, heights, tiles, panels, taps * depth, y.pitch),
+            **_product(target, heights, tiles, panels, taps * depth, y.c),
             **blocks,
             "x_group": 0,
             "w": w.ctypes.data,
@@ -246,12 +246,12 @@ def _residual(memory: Memory, conv: Convolution, strided: bool, most: int) -> di
 
 
 def _product(
-    target: Target, heights: dict[str, int], tiles: int, panels: int, depth: int, pitch: int
+    target: Target, heights: dict[str, int], tiles: int, panels: int, depth: int, channels: int
 ) -> dict[str, int]:
     """Tiles, panels, and the functions that compute them."""
     library, lanes = target.library, target.library.isa.lanes
     full = library.isa.vectors
-    last = (pitch - (panels - 1) * library.isa.panel) // lanes
+    last = -(-(channels - (panels - 1) * library.isa.panel) // lanes)
     short, tall = heights["height"], heights["height"] + (heights["taller"] > 0)
     return {
         "tiles": tiles,
@@ -265,12 +265,12 @@ def _product(
     }
 
 
-def _blocks(target: Target, tiles: int, panels: int, depth: int, pitch: int) -> dict[str, int]:
+def _blocks(target: Target, tiles: int, panels: int, depth: int, channels: int) -> dict[str, int]:
     """How a product is cut into tasks, and in which order each is gone through (see multiply.py)."""
     threads, rows = target.threads, target.library.isa.rows
     if tiles < 4 * threads:  # too few tiles to share out: share the panels
         return {"block_tiles": tiles, "block_panels": -(-panels // (TASKS * threads)), "by_panel": 1}
-    if depth * pitch * FLOAT <= SMALL_WEIGHTS:
+    if depth * channels * FLOAT <= SMALL_WEIGHTS:
         return {"block_tiles": -(-tiles // (2 * TASKS * threads)), "block_panels": panels, "by_panel": 0}
     held = max(4, BLOCK_BYTES // (depth * FLOAT * rows))
     blocks = threads * -(-tiles // (threads * held))
@@ -334,7 +334,7 @@ class _Winograd:
         product = Buffer(self.groups * self.tiles * conv.y.step)
         count, ranges = self.target.shares(self.tiles)
         tiles, heights = sharing.shares(self.tiles, library.isa.rows)
-        panels = -(-conv.y.pitch // library.isa.panel)
+        panels = -(-conv.y.c // library.isa.panel)
         blocks = {"block_tiles": tiles, "block_panels": panels, "by_panel": 1}
 
         def stage(name: str, layout, function: str, count: int, reads, writes, fields) -> Step:  # type: ignore[no-untyped-def]
@@ -380,7 +380,7 @@ class _Winograd:
         count, ranges = sharing.shares(self.tiles, most)
         held = ranges["height"] + (ranges["taller"] > 0)
         v_bytes = self.groups * held * conv.x.step
-        panels = -(-conv.y.pitch // library.isa.panel)
+        panels = -(-conv.y.c // library.isa.panel)
 
         def fields(memory: Memory) -> dict[str, int]:
             def record(layout, values: dict[str, int]) -> int:  # type: ignore[no-untyped-def]
@@ -470,7 +470,7 @@ class _Winograd:
         depth, isa = conv.x.c, self.target.library.isa
         return {
             **_common(1, depth, conv.y.step, None),
-            **_product(self.target, heights, tiles, -(-conv.y.pitch // isa.panel), depth, conv.y.pitch),
+            **_product(self.target, heights, tiles, -(-conv.y.c // isa.panel), depth, conv.y.c),
             **blocks,
             "x": x,
             "x_step": conv.x.step,
