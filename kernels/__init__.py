@@ -4,7 +4,9 @@ kernels.on("definition")    NumPy: what each kernel means; float32 or float64
 kernels.on("cpu")           Numba: blocked, threaded, float32
 """
 
+from functools import partial
 from importlib import import_module
+from types import SimpleNamespace
 
 from resnet_ref.errors import DeviceError
 from resnet_ref.kernels import geometry
@@ -32,6 +34,9 @@ def on(device: str, threads: int | None = None) -> Tier:
         raise DeviceError('device "gpu" has no kernels in this version; use "cpu" or "definition"')
     if not isinstance(device, str) or device not in _DTYPES:
         raise DeviceError(f"device must be one of {', '.join(DEVICES)}; got {device!r}")
-    modules = [import_module(f"resnet_ref.kernels.{folder}.{device}") for folder in _FOLDERS]
     options = {"threads": count} if device == "cpu" else {}
-    return Tier(device, namespace(*modules), _DTYPES[device], options)
+    return Tier(device, partial(_load, device), _DTYPES[device], options)
+
+
+def _load(device: str) -> SimpleNamespace:
+    return namespace(*(import_module(f"resnet_ref.kernels.{folder}.{device}") for folder in _FOLDERS))

@@ -1,5 +1,7 @@
 """One device's kernels under the names and signatures that all tiers share; arguments are checked here, once."""
 
+from collections.abc import Callable
+from functools import cached_property
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -22,14 +24,21 @@ class Tier:
     `out` too: the pointwise kernels and batch_norm may write over their input. ShapeError where something does not fit.
     """
 
-    def __init__(self, device: str, kernels: SimpleNamespace, dtypes: tuple[str, ...], options: dict[str, int]) -> None:
+    def __init__(
+        self, device: str, load: Callable[[], SimpleNamespace], dtypes: tuple[str, ...], options: dict[str, int]
+    ) -> None:
+        """load: the kernels by name; called when the first is used, since Numba takes long to import."""
         self.device = device
         self.dtypes = dtypes
-        self._kernels = kernels
+        self._load = load
         self._options = options
 
     def __repr__(self) -> str:
         return f"<resnet_ref.kernels on {self.device!r}, {' or '.join(self.dtypes)}>"
+
+    @cached_property
+    def _kernels(self) -> SimpleNamespace:
+        return self._load()
 
     @property
     def threads(self) -> int:

@@ -377,7 +377,9 @@ class _Winograd:
 
     def fused(self, most: int) -> list[Step]:
         conv, library = self.conv, self.target.library
-        count, ranges = sharing.shares(self.tiles, most)
+        threads = self.target.threads
+        tasks = threads * -(-self.tiles // (threads * most))  # as many for each thread
+        count, ranges = sharing.shares(self.tiles, -(-self.tiles // tasks))
         held = ranges["height"] + (ranges["taller"] > 0)
         v_bytes = self.groups * held * conv.x.step
         panels = -(-conv.y.c // library.isa.panel)

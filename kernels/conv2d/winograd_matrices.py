@@ -38,5 +38,8 @@ def matrices(m: int) -> tuple[Matrix, Matrix, Matrix]:
 def transformed_weights(w: NDArray[np.float32], m: int) -> NDArray[np.float32]:
     """G w G^T of w [3, 3, C, F], in float64 and then rounded: [n * n, C, F]."""
     _, g, _ = matrices(m)
-    both = np.kron(g, g) @ w.reshape(TAPS * TAPS, -1).astype(np.float64)
-    return both.reshape(-1, *w.shape[2:]).astype(np.float32)
+    both = np.kron(g, g)
+    result = np.empty((len(both), *w.shape[2:]), np.float32)
+    for c in range(w.shape[2]):  # row by row: all of it in float64 would be larger than the weights
+        result[:, c] = both @ w[:, :, c].reshape(TAPS * TAPS, -1).astype(np.float64)
+    return result

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from resnet_ref.bench.agreement import error, require_agreement, truth
 from resnet_ref.bench.contenders import Contender
 from resnet_ref.bench.files import Files, make_network_files
-from resnet_ref.bench.machine import fma_peak
 from resnet_ref.bench.process import Outputs, running
 from resnet_ref.bench.start import Start, start
 from resnet_ref.bench.turns import take_turns
+from resnet_ref.kernels.vector.peak import fma_peak
 from resnet_ref.network import Network
 
 
@@ -32,7 +32,6 @@ class Plan:
         started = (self.starts + 1) * len(self.contenders) + self.starts * ours if self.starts else 0
         return len(self.batches) * self.rounds * len(self.contenders) + started
 
-
 @dataclass(frozen=True)
 class Times:
     """One contender at one batch. seconds: of each timed run, in order. error: see `agreement.error`."""
@@ -51,7 +50,6 @@ class Times:
         low, _, high = statistics.quantiles(self.seconds, n=4)
         return low, high
 
-
 @dataclass(frozen=True)
 class Batch:
     """All contenders' times, by name, for so many images at a time. flops: of one run (see `shapes.Layer`)."""
@@ -64,7 +62,6 @@ class Batch:
         """A contender's median over that of the first, which is ours."""
         return self.times[name].median / next(iter(self.times.values())).median
 
-
 @dataclass(frozen=True)
 class Comparison:
     """What was measured. peak: GFLOP/s of `fma_peak`, or None. starts: by contender."""
@@ -76,7 +73,6 @@ class Comparison:
     batches: Sequence[Batch]
     starts: Mapping[str, Start]
 
-
 def compare(files: Files, plan: Plan, progress: Callable[[], None]) -> Comparison:
     """Run contenders beside each other. VerificationError where their outputs differ, and then nothing is timed;
     BenchError where one cannot be run."""
@@ -86,7 +82,6 @@ def compare(files: Files, plan: Plan, progress: Callable[[], None]) -> Compariso
     timed = plan.contenders if plan.starts else []
     starts = {one.name: start(one, files, plan.threads, plan.starts, progress) for one in timed}
     return Comparison(files.network, files.size, plan, peak, batches, starts)
-
 
 def _batch(files: Files, plan: Plan, batch: int, true: Outputs, progress: Callable[[], None]) -> Batch:
     with ExitStack() as stack:

@@ -21,8 +21,8 @@ WEIGHTS_RATE = 25e9  # bytes/s of weights that no cache holds
 TRANSFORM_RATE = 130e9  # bytes/s that Winograd's transforms read and write
 WAIT = 3e-6  # seconds that a step more costs
 FULL_TILE = 7  # rows from which a tile's arithmetic hides the latency of its additions
-FUSED_WEIGHTS = 1_200_000  # bytes of transformed weights up to which a task does all of Winograd's stages
-FUSED_TILES = 28  # Winograd tiles of such a task
+FUSED_TILES = 28  # Winograd tiles of a task that does all stages for them
+LEAST_FUSED = 20  # tiles for each thread below which weights, read by each thread, cost more than waiting
 
 # Winograd's output sizes that each algorithm may use. F(2x2) is as exact as the definition. F(4x4) at the points of
 # winograd_matrices.py errs 2 to 3 times as much, which on some networks is more than the accuracy rule allows.
@@ -50,29 +50,34 @@ def check_algorithm(algorithm: str) -> str:
     return algorithm
 
 
-def candidates(conv: Convolution, algorithm: str) -> list[Candidate]:
-    """The ways that `algorithm` allows, the one that the model thinks cheapest first."""
+def candidates(conv: Convolution, algorithm: str, threads: int) -> list[Candidate]:
+    """The ways that `algorithm` allows, the one that the model thinks cheapest first.
+
+    threads: decides between fused and staged alone.
+    """
     weights = FLOAT * conv.rows.size * conv.cols.size * conv.x.c * conv.y.c
     found = [Candidate("direct", conv.flops / RATE + weights / WEIGHTS_RATE, direct)]
     if can_winograd(conv):
-        found += [candidate for m in SIZES[algorithm] for candidate in _winograd(conv, m)]
+        found += [candidate for m in SIZES[algorithm] for candidate in _winograd(conv, m, threads)]
     return sorted(found, key=lambda candidate: candidate.seconds)
 
 
-def _winograd(conv: Convolution, m: int) -> list[Candidate]:
-    """Staged and fused: the same sums in another order of work, so their results are equal."""
+def _winograd(conv: Convolution, m: int, threads: int) -> list[Candidate]:
+    """Fused and staged: the same sums in another order of work, so their results are equal."""
     groups, tiles = (m + TAPS - 1) ** 2, tile_count(conv, m)
     weights = groups * conv.x.c * conv.y.c * FLOAT
     flops = 2 * groups * max(tiles, FULL_TILE) * conv.x.c * conv.y.c
     transforms = 2 * groups * tiles * (conv.x.c + conv.y.c) * FLOAT
     seconds = flops / RATE + weights / WEIGHTS_RATE + transforms / TRANSFORM_RATE
-    fused = seconds + (weights > FUSED_WEIGHTS) * seconds
+    ways = {"fused": FUSED_TILES, "staged": None}
+    if tiles < LEAST_FUSED * threads:
+        ways = dict(reversed(ways.items()))
     return [
-        Candidate(f"F({m}x{m}) staged", seconds + 2 * WAIT, partial(winograd, m=m, fused_tiles=None)),
-        Candidate(f"F({m}x{m}) fused", fused, partial(winograd, m=m, fused_tiles=FUSED_TILES)),
+        Candidate(f"F({m}x{m}) {way}", seconds + number * WAIT, partial(winograd, m=m, fused_tiles=most))
+        for number, (way, most) in enumerate(ways.items())
     ]
 
 
 def cheapest(algorithm: str) -> Method:
     """Chooses by the model alone."""
-    return lambda target, conv: candidates(conv, algorithm)[0](target, conv)
+    return lambda target, conv: candidates(conv, algorithm, target.threads)[0](target, conv)

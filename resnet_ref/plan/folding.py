@@ -23,4 +23,6 @@ def folded(weights: Mapping[str, Array], scope: str, normalizer: BatchNorm | Non
     gamma = np.asarray(weights[f"{scope}/BatchNorm/gamma"], np.float64) if normalizer.scale else 1.0
     scale = gamma / np.sqrt(norm["moving_variance"] + normalizer.epsilon)
     bias = norm["beta"] - norm["moving_mean"] * scale
-    return (w * scale).astype(np.float32), bias.astype(np.float32)
+    scaled = np.empty(w.shape, np.float32)
+    np.multiply(w, scale, out=scaled, dtype=np.float64, casting="same_kind")  # rounded piece by piece
+    return scaled, bias.astype(np.float32)

@@ -28,7 +28,7 @@ def tuned(target: Target, make_plan: Callable[[Method], Plan]) -> Method:
 
     def note(target: Target, conv: Convolution) -> Sequence[Step]:
         convolutions.append(conv)
-        return candidates(conv, ALGORITHM)[0](target, conv)
+        return candidates(conv, ALGORITHM, target.threads)[0](target, conv)
 
     make_plan(note)
     kinds = sorted({conv.kind for conv in convolutions})
@@ -43,7 +43,7 @@ def tuned(target: Target, make_plan: Callable[[Method], Plan]) -> Method:
 
 def _choose(names: Mapping[str, str]) -> Method:
     def choose(target: Target, conv: Convolution) -> Sequence[Step]:
-        ways = {candidate.name: candidate for candidate in candidates(conv, ALGORITHM)}
+        ways = {candidate.name: candidate for candidate in candidates(conv, ALGORITHM, target.threads)}
         return ways.get(names[conv.kind], next(iter(ways.values())))(target, conv)
 
     return choose
@@ -60,11 +60,12 @@ def _remembered(key: str, kinds: Sequence[str]) -> dict[str, str] | None:
 def _timed(convolutions: Sequence[Convolution], make_plan: Callable[[Method], Plan]) -> dict[str, str]:
     """Kind of convolution -> the name of its fastest way."""
     seconds: dict[str, dict[str, float]] = {}
-    for number in range(max((len(candidates(conv, ALGORITHM)) for conv in convolutions), default=0)):
+    most = max((len(candidates(conv, ALGORITHM, 1)) for conv in convolutions), default=0)
+    for number in range(most):
         chosen: dict[str, tuple[str, str]] = {}  # a layer's kind, and the way it is computed this time
 
         def choose(target: Target, conv: Convolution, number: int = number, chosen=chosen) -> Sequence[Step]:  # type: ignore[no-untyped-def]
-            ways = candidates(conv, ALGORITHM)
+            ways = candidates(conv, ALGORITHM, target.threads)
             way = ways[min(number, len(ways) - 1)]
             chosen[conv.name] = (conv.kind, way.name)
             return way(target, conv)
