@@ -34,7 +34,7 @@ WINOGRADS = {
     for m in (2, 4)
     for name, tiles in (("staged", None), ("fused", 28), ("fused by 3", 3))
 }
-quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 places = {"isa": st.sampled_from(ISAS), "threads": st.integers(1, 4), "seed": st.integers(0, 999)}
 
 
@@ -169,8 +169,8 @@ def assert_winograd(method: str, y: Array, truth: Array, given: tuple[Any, ...])
     if "2x2" in method:
         np.testing.assert_array_equal(y, truth)
     else:
-        products = defined(*map(np.abs, given[:2]), *given[2:]).max(initial=1)
-        assert np.abs(y - truth).max() <= 8 * EPS * products
+        x, w = map(np.abs, given[:2])
+        assert np.abs(y - truth).max() <= 8 * EPS * x.max() * w.sum((0, 1, 2)).max()
 
 
 @pytest.mark.parametrize("isa", ISAS)
