@@ -50,12 +50,17 @@ class Convolution:
         return f"{shapes}, rows {tuple(self.rows)}, cols {tuple(self.cols)}, residual {self.residual is not None}"
 
     @property
+    def reads(self) -> tuple[Buffer, ...]:
+        """x's buffer, and the residual's."""
+        return (self.x.buffer,) if self.residual is None else (self.x.buffer, self.residual.buffer)
+
+    @property
     def flops(self) -> int:
         """A multiply-add counted as two."""
         return 2 * self.y.pixels * self.y.c * self.rows.size * self.cols.size * self.x.c
 
 
-def _packed(target: Target, conv: Convolution, method: str, layout: Callable[[Array], Array]) -> tuple[Array, Array]:
+def packed(target: Target, conv: Convolution, method: str, layout: Callable[[Array], Array]) -> tuple[Array, Array]:
     """(weights as `layout` makes them of w [KH, KW, C, F], bias), from this call or an earlier one."""
     key = (conv.name, method)
     if key not in target.packed:
@@ -84,7 +89,7 @@ def direct(target: Target, conv: Convolution) -> list[Step]:
     """The convolution by indirection: each tap of each pixel is looked up."""
     if conv.x.pitch == conv.x.c and can_take_dense(conv.cols, conv.x.c, target.library.isa.lanes):
         return _by_kernel_rows(target, conv)
-    w, bias = _packed(target, conv, "direct", lambda w: pack(w.reshape(1, -1, w.shape[3]), target.library))
+    w, bias = packed(target, conv, "direct", lambda w: pack(w.reshape(1, -1, w.shape[3]), target.library))
     taps = conv.rows.size * conv.cols.size
     pieces = _pieces(conv.x.c)
     depth = conv.x.c // pieces
@@ -92,10 +97,15 @@ def direct(target: Target, conv: Convolution) -> list[Step]:
         return [_multiply(target, conv, w, bias, conv.x, pieces, depth, None)]
 
     def table(memory: Memory) -> Array:
-        places = conv.x.taps(memory.index(conv.x), conv.rows, conv.cols, memory.index(memory.zeros))
-        return (places.reshape(-1, taps, 1) + depth * np.arange(pieces)).reshape(-1, taps * pieces)
+        return (tap_places(conv, memory)[:, :, None] + depth * np.arange(pieces)).reshape(-1, taps * pieces)
 
     return [_multiply(target, conv, w, bias, conv.x, taps * pieces, depth, table)]
+
+
+def tap_places(conv: Convolution, memory: Memory) -> Array:
+    """Where each output's taps lie, in floats from the memory's base: [pixels of y, taps]."""
+    places = conv.x.taps(memory.index(conv.x), conv.rows, conv.cols, memory.index(memory.zeros))
+    return places.reshape(conv.y.pixels, -1)
 
 
 def _pieces(channels: int) -> int:
@@ -135,7 +145,7 @@ def _by_kernel_rows(target: Target, conv: Convolution) -> list[Step]:
             right=cols.after * x.step,
         ),
     )
-    w, bias = _packed(target, conv, "direct", lambda w: pack(w.reshape(1, -1, w.shape[3]), target.library))
+    w, bias = packed(target, conv, "direct", lambda w: pack(w.reshape(1, -1, w.shape[3]), target.library))
 
     def table(memory: Memory) -> Array:
         ys = (rows.taps(x.h) * width)[None, :, None]  # [1, OH, 1, KH]
@@ -157,19 +167,21 @@ def _multiply(
     table: Callable[[Memory], Array] | None,
 ) -> Step:
     """One product; without a table pixel p of y is made of pixel p of x."""
-    y, residual = conv.y, conv.residual
+    y = conv.y
     isa = target.library.isa
     tiles, heights = sharing.shares(y.pixels, isa.rows)
     panels = -(-y.pitch // isa.panel)
     blocks = _blocks(target, tiles, panels, taps * depth, y.pitch)
-    reads = (x.buffer,) if residual is None else (x.buffer, residual.buffer)
+    reads = (x.buffer, *conv.reads[1:])  # x may be the padded copy
 
     def fields(memory: Memory) -> dict[str, int]:
-        strided = residual is not None and conv.residual_stride > 1
         return {
-            **_common(taps, depth, y.step, conv),
+            **epilogue(conv),
+            "taps": taps,
+            "depth": depth,
+            "y_step": y.step,
             **_where(memory, x, table, taps, depth, isa.rows),
-            **_residual(memory, conv, strided, isa.rows),
+            **residual_place(memory, conv, isa.rows),
             **_product(target, heights, tiles, panels, taps * depth, y.pitch),
             **blocks,
             "x_group": 0,
@@ -195,14 +207,11 @@ def _multiply(
     )
 
 
-def _common(taps: int, depth: int, y_step: int, conv: Convolution | None) -> dict[str, int]:
-    """TILE's fields but for the table's; without a convolution the sums alone."""
+def epilogue(conv: Convolution | None) -> dict[str, int]:
+    """What follows the sums; without a convolution nothing."""
     low, high = bounds(None if conv is None else conv.activation)
     bound = np.inf if conv is None or conv.bound is None else conv.bound
     return {
-        "taps": taps,
-        "depth": depth,
-        "y_step": y_step,
         "has_residual": int(conv is not None and conv.residual is not None),
         "has_bounds": int(np.isfinite(high) or np.isfinite(bound)),
         "low": float_bits(low),
@@ -228,11 +237,12 @@ def _where(
     return {"x": memory.base, "x_step": 0, "table": ordered, "table_tile": taps * tall * 4, "tap_step": tall * 4}
 
 
-def _residual(memory: Memory, conv: Convolution, strided: bool, most: int) -> dict[str, int]:
+def residual_place(memory: Memory, conv: Convolution, most: int) -> dict[str, int]:
+    """Where the residual is; most: pixels that one entry of a shared table must serve."""
     residual = conv.residual
     if residual is None:
         return {"residual": 0, "residual_step": 0, "residual_table": 0, "residual_table_step": 0}
-    if not strided:
+    if conv.residual_stride == 1:
         linear = memory.table(np.arange(most) * residual.pitch)
         start = memory.address(residual)
         return {
@@ -296,7 +306,7 @@ def can_winograd(conv: Convolution) -> bool:
 
 def winograd(target: Target, conv: Convolution, m: int, fused_tiles: int | None) -> list[Step]:
     """The convolution by F(m x m, 3 x 3); fused_tiles: at most so many a task, or None for staged."""
-    w, bias = _packed(target, conv, f"winograd_{m}", lambda w: pack(transformed_weights(w, m), target.library))
+    w, bias = packed(target, conv, f"winograd_{m}", lambda w: pack(transformed_weights(w, m), target.library))
     ys, xs = _tile_origins(conv.y.h, m, conv.rows.rate), _tile_origins(conv.y.w, m, conv.cols.rate)
     tiles = conv.x.n * len(ys) * len(xs)
     build = _Winograd(target, conv, m, w, bias, ys, xs, tiles)
@@ -471,7 +481,10 @@ class _Winograd:
         conv = self.conv
         depth, isa = conv.x.c, self.target.library.isa
         return {
-            **_common(1, depth, conv.y.step, None),
+            **epilogue(None),
+            "taps": 1,
+            "depth": depth,
+            "y_step": conv.y.step,
             **_product(self.target, heights, tiles, -(-conv.y.pitch // isa.panel), depth, conv.y.pitch),
             **blocks,
             "x": x,

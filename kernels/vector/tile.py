@@ -51,7 +51,7 @@ def emit_tile(e: Emitter, rows: int, vectors: int) -> None:
         # The residual is asked for now and needed when the sums are done.
         e.when(f.has_residual, [], lambda _: _fetch(e, rows, vectors, residual, residual_table))
         sums = _sum(e, rows, vectors, f, base, table, w, following)
-        sums = _finish(e, rows, vectors, f, sums, bias, residual, residual_table)
+        sums = emit_finish(e, rows, vectors, f, sums, bias, residual, residual_table)
         for row in range(rows):
             for v in range(vectors):
                 e.store(sums[row * vectors + v], e.at(y, v * e.isa.lanes * FLOAT))
@@ -109,7 +109,7 @@ def _fetch(e: Emitter, rows: int, vectors: int, residual: Value, residual_table:
     return []
 
 
-def _finish(
+def emit_finish(
     e: Emitter,
     rows: int,
     vectors: int,

@@ -13,7 +13,7 @@ from resnet_ref.kernels.library import library
 from resnet_ref.kernels.vector.isa import Isa
 from resnet_ref.kernels.vector.step import Target
 from resnet_ref.plan import tuning
-from resnet_ref.plan.choice import Method, cheapest
+from resnet_ref.plan.choice import Method, Way, by_model
 from resnet_ref.plan.plan import RESULT, Describe, Plan
 from resnet_ref.shapes import Shapes, Spec
 
@@ -29,10 +29,9 @@ class Planner:
     """
 
     def __init__(
-        self, describe: Describe, weights: Mapping[str, Array], isa: Isa, threads: int, algorithm: str
+        self, describe: Describe, weights: Mapping[str, Array], isa: Isa, threads: int, way: Way
     ) -> None:
-        """algorithm: one of choice.SIZES."""
-        self._describe, self._weights, self._algorithm = describe, weights, algorithm
+        self._describe, self._weights, self._way = describe, weights, way
         self._target = Target(library(isa), threads)
         self._tuned = lru_cache(maxsize=64)(self._tune)
         self._idle: OrderedDict[int, tuple[Key, Plan]] = OrderedDict()  # the least recently used first
@@ -52,7 +51,7 @@ class Planner:
 
     def plan(self, shape: Sequence[int], outputs: Sequence[str]) -> Plan:
         """A new plan for images of a shape."""
-        choose = self._tuned(tuple(shape)) if self._algorithm == tuning.ALGORITHM else cheapest(self._algorithm)
+        choose = self._tuned(tuple(shape)) if self._way.algorithm == tuning.ALGORITHM else by_model(self._way)
         return self._made(shape, outputs, choose)
 
     def _made(self, shape: Sequence[int], outputs: Sequence[str], choose: Method) -> Plan:
