@@ -45,7 +45,19 @@ def emit_all(isa: Isa) -> Emitter:
 def function_names(isa: Isa) -> list[str]:
     """What the module exports."""
     stages = [f"winograd_{stage}_{m}" for stage in ("input", "output") for m in SIZES]
-    others = ["run", "publish", "lead", "attend", "multiply", "winograd_fused", "pad", "max_pool", "add", "mean", "softmax"]
+    others = [
+        "run",
+        "publish",
+        "lead",
+        "attend",
+        "multiply",
+        "winograd_fused",
+        "pad",
+        "max_pool",
+        "add",
+        "mean",
+        "softmax",
+    ]
     matrix = [function_name(precision) for precision in PRODUCTS] if isa.matrix else []
     return [*tile_names(isa), *stages, *others, *matrix]
 

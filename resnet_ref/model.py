@@ -149,7 +149,7 @@ def load_model(
 
     device: "definition" (NumPy), "cpu", or "auto", the fastest there is. precision: "float32", which holds
     accuracy.py's rule at every end point, or "float64" on the definition; on a cpu with AMX also sums of products of
-    bf16: "bf16x6" (six for each product of float32, as exact), "bf16x3" (17 bits) or "bfloat16". For the cpu alone: algorithm: "auto";
+    bf16: "bf16x6" (six for each product of float32, as exact), "bf16x3" (17 bits) or "bfloat16" (8). For the cpu alone: algorithm: "auto";
     "direct", without Winograd's; "fast", with F(4x4), which errs more (within 5 times the rule); "tuned", like "auto" but
     chosen by timing, at the first call for each shape, and remembered, so that last digits may differ between machines.
     isa: the
@@ -169,5 +169,7 @@ def load_model(
             f"precision={precision!r} on {tier.device!r}"
         )
     weights = load_weights(path)
-    planner = Planner(weights.network.describe, weights, instructions, tier.threads, way) if tier.device == "cpu" else None
+    planner = (
+        Planner(weights.network.describe, weights, instructions, tier.threads, way) if tier.device == "cpu" else None
+    )
     return Model(weights, tier, dtype, planner)

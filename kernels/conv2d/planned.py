@@ -232,7 +232,9 @@ def _where(
     tiles, heights = sharing.shares(len(places), most)
     tall = heights["height"] + (heights["taller"] > 0)
     firsts = np.arange(tiles) * heights["height"] + np.minimum(np.arange(tiles), heights["taller"])
-    pixels = np.minimum(firsts[:, None] + np.arange(tall), len(places) - 1)  # [tiles, tall]; a short tile's last is idle
+    pixels = np.minimum(
+        firsts[:, None] + np.arange(tall), len(places) - 1
+    )  # [tiles, tall]; a short tile's last is idle
     ordered = memory.table(places[pixels].transpose(0, 2, 1))
     return {"x": memory.base, "x_step": 0, "table": ordered, "table_tile": taps * tall * 4, "tap_step": tall * 4}
 
@@ -298,9 +300,7 @@ def _task_count(tiles: int, panels: int, blocks: dict[str, int]) -> int:
 def can_winograd(conv: Convolution) -> bool:
     """Whether Winograd's algorithm computes this convolution: 3x3, stride 1, no residual; any rate and padding."""
     return (
-        conv.rows.size == conv.cols.size == TAPS
-        and conv.rows.stride == conv.cols.stride == 1
-        and conv.residual is None
+        conv.rows.size == conv.cols.size == TAPS and conv.rows.stride == conv.cols.stride == 1 and conv.residual is None
     )
 
 
@@ -348,7 +348,16 @@ class _Winograd:
         blocks = {"block_tiles": tiles, "block_panels": panels, "by_panel": 1}
 
         def stage(name: str, layout, function: str, count: int, reads, writes, fields) -> Step:  # type: ignore[no-untyped-def]
-            return Step(f"{conv.name}//{name}", f"F({self.m}x{self.m}) staged", library[function], layout, count, reads, writes, fields)
+            return Step(
+                f"{conv.name}//{name}",
+                f"F({self.m}x{self.m}) staged",
+                library[function],
+                layout,
+                count,
+                reads,
+                writes,
+                fields,
+            )
 
         return [
             stage(

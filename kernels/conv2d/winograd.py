@@ -23,11 +23,11 @@ from resnet_ref.kernels.vector.program import HEADER
 # in_scratch: v is relative to the thread's scratch and to the task's first tile.
 _TILES = (*sharing.FIELDS, "in_scratch")
 INPUT = Layout(*HEADER.names, *_TILES, "x", "table", "v", "v_step", "v_group")
-OUTPUT = Layout(
-    *HEADER.names, *_TILES, "y", "table", "v", "v_step", "v_group", "bias", "low", "high"
-)
+OUTPUT = Layout(*HEADER.names, *_TILES, "y", "table", "v", "v_step", "v_group", "bias", "low", "high")
 # The stages' functions and records; the product's for a task of one more tile, and for the others.
-FUSED = Layout(*HEADER.names, "taller", "groups", "input", "input_record", "multiply", "tall", "short", "output", "output_record")
+FUSED = Layout(
+    *HEADER.names, "taller", "groups", "input", "input_record", "multiply", "tall", "short", "output", "output_record"
+)
 SIZES = (2, 4)
 
 
@@ -45,7 +45,9 @@ def emit_winograd(e: Emitter) -> None:
         e.call_address(f.output, kinds, [e.pointer(f.output_record), task, scratch])
 
 
-def _each_tile(e: Emitter, f: SimpleNamespace, task: Value, scratch: Value, body: Callable[[Value, Value], None]) -> None:
+def _each_tile(
+    e: Emitter, f: SimpleNamespace, task: Value, scratch: Value, body: Callable[[Value, Value], None]
+) -> None:
     """body(tile, its v) for the task's tiles."""
     first, last = sharing.share(e, f, task)
     own = e.sub(e.block.ptrtoint(scratch, I64), e.mul(first, f.v_step))

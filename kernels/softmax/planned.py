@@ -1,6 +1,6 @@
 """Softmax for a Plan: the exponential by halving its argument's range, then a polynomial; all in float64.
 
-    exp(x) = 2^k exp(r),    k = round(x / ln 2),    |r| <= ln(2) / 2
+exp(x) = 2^k exp(r),    k = round(x / ln 2),    |r| <= ln(2) / 2
 """
 
 import math

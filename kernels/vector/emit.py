@@ -225,7 +225,9 @@ class Emitter:
 
         self.fold(self.sub(last, first), [], step)
 
-    def when(self, condition: Value, carried: Sequence[Value], body: Callable[[list[Value]], Sequence[Value]]) -> list[Value]:
+    def when(
+        self, condition: Value, carried: Sequence[Value], body: Callable[[list[Value]], Sequence[Value]]
+    ) -> list[Value]:
         """body(carried) where the integer condition is not 0, else carried as it is."""
         before = self.block.block
         then, end = self.block.append_basic_block("then"), self.block.append_basic_block("end")

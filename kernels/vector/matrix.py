@@ -160,4 +160,3 @@ def require_permission() -> None:
         raise DeviceError(
             "this system does not lend AMX's registers to the process (arch_prctl failed); use precision='float32'"
         )
-

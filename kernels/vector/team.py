@@ -49,7 +49,9 @@ def emit_team(e: Emitter) -> None:
 def _emit_attend(e: Emitter, team: Value, thread: Value, last: Value) -> None:
     """Runs programs as numbers come, and returns when none has come for a while, or LEAVE has; `last`: the newest."""
     b = e.block
-    wait, look, again, work, mine, end = (b.append_basic_block(x) for x in ("wait", "look", "again", "work", "mine", "end"))
+    wait, look, again, work, mine, end = (
+        b.append_basic_block(x) for x in ("wait", "look", "again", "work", "mine", "end")
+    )
     place = e.at(team, _NUMBERS, e.mul(thread, LINE))
     b.branch(wait)
     b.position_at_end(wait)

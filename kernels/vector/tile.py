@@ -95,7 +95,12 @@ def _sum(
 
         k, w, following, *sums = e.fold(f.depth, [e.sub(0, length), w, following, *sums], product, "k")
         since = e.add(since, f.depth)
-        return [e.at(table, f.tap_step), w, following, *e.when(e.is_at_least(since, LONGEST_SUM), [since, aside, *sums], put_aside)]
+        return [
+            e.at(table, f.tap_step),
+            w,
+            following,
+            *e.when(e.is_at_least(since, LONGEST_SUM), [since, aside, *sums], put_aside),
+        ]
 
     _, _, _, _, aside, *sums = e.fold(f.taps, [table, w, following, e.int(0), e.int(0), *zeros], tap, "tap")
     return e.when(aside, sums, add_totals)

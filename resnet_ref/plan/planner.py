@@ -28,9 +28,7 @@ class Planner:
     Calls from several threads are safe: a plan serves one call at a time, and a second call finds or makes another.
     """
 
-    def __init__(
-        self, describe: Describe, weights: Mapping[str, Array], isa: Isa, threads: int, way: Way
-    ) -> None:
+    def __init__(self, describe: Describe, weights: Mapping[str, Array], isa: Isa, threads: int, way: Way) -> None:
         self._describe, self._weights, self._way = describe, weights, way
         self._target = Target(library(isa), threads)
         self._tuned = lru_cache(maxsize=64)(self._tune)
