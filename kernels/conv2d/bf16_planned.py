@@ -12,7 +12,7 @@ from resnet_ref.kernels.conv2d.bf16 import (
     function_name,
     term_count,
 )
-from resnet_ref.kernels.conv2d.planned import Convolution, epilogue, packed, residual_place, tap_places
+from resnet_ref.kernels.conv2d.convolution import Convolution, epilogue, packed, residual_place, tap_places
 from resnet_ref.kernels.vector.matrix import DEPTH, SIDE
 from resnet_ref.kernels.vector.memory import aligned
 from resnet_ref.kernels.vector.step import Memory, Step, Target

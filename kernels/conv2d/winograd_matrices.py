@@ -31,8 +31,8 @@ def matrices(m: int) -> tuple[Matrix, Matrix, Matrix]:
         b[j, : n - 1] = np.poly(others)[::-1]
     a[m - 1, -1] = g[-1, -1] = 1
     b[-1] = np.poly(points)[::-1]
-    # Roots leave dust beside whole numbers.
-    return tuple(np.where(np.abs(x - np.round(x, 12)) < 1e-12, np.round(x, 12), x) for x in (a, g, b))  # type: ignore[return-value]
+    # Roots leave dust beside whole numbers and halves.
+    return tuple(np.where(np.abs(2 * x - np.round(2 * x)) < 1e-12, np.round(2 * x) / 2, x) for x in (a, g, b))  # type: ignore[return-value]
 
 
 def transformed_weights(w: NDArray[np.float32], m: int) -> NDArray[np.float32]:

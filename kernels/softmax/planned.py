@@ -31,7 +31,7 @@ def emit_softmax(e: Emitter) -> None:
 
         def exponential(i: Value, total: list[Value]) -> list[Value]:
             value = e.load(F32, e.at(x, e.mul(i, FLOAT)))
-            power = e.block.fptrunc(_exp(e, e.block.fpext(e.block.fsub(value, largest), F64)), F32)
+            power = e.block.fptrunc(_exp(e, e.block.fsub(e.block.fpext(value, F64), e.block.fpext(largest, F64))), F32)
             e.store(power, e.at(y, e.mul(i, FLOAT)))
             return [e.block.fadd(total[0], e.block.fpext(power, F64))]
 

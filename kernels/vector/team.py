@@ -96,10 +96,20 @@ class _Team:
             )
             self.memory[: len(TEAM)] = record
             address = self.memory.ctypes.data
-            native(library, "publish", 1)(address)
-            for helper in self.helpers[: threads - 1]:
-                helper.wake()
-            native(library, "lead", 1)(address)
+            publish, lead = native(library, "publish", 1), native(library, "lead", 1)
+            # Ctrl-C may come between any two lines; but once helpers have begun, they use what the caller would free.
+            try:
+                publish(address)
+                self._wake(threads)
+            except BaseException:
+                self._wake(threads)
+                raise
+            finally:
+                lead(address)
+
+    def _wake(self, threads: int) -> None:
+        for helper in self.helpers[: threads - 1]:
+            helper.wake()
 
     def dismiss(self) -> None:
         """Sends the helpers home, at the end of the process."""
@@ -112,6 +122,7 @@ class _Team:
 class _Helper:
     def __init__(self, memory: "np.ndarray[tuple[int], np.dtype[np.int64]]", thread: int, library: Library) -> None:
         self.slot = memory[(_NUMBERS + thread * LINE) // 8 :][:1]
+        self.slot[0] = 0  # LEAVE, where another was sent home
         self.last = self.slot.copy()
         self.asleep = False
         self.bell = threading.Semaphore(0)

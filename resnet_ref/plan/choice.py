@@ -13,8 +13,10 @@ from functools import partial
 from resnet_ref.errors import DeviceError
 from resnet_ref.kernels.conv2d.bf16 import PRODUCTS
 from resnet_ref.kernels.conv2d.bf16_planned import bf16
-from resnet_ref.kernels.conv2d.planned import Convolution, can_winograd, direct, tile_count, winograd
+from resnet_ref.kernels.conv2d.convolution import Convolution
+from resnet_ref.kernels.conv2d.direct_planned import direct
 from resnet_ref.kernels.conv2d.winograd_matrices import TAPS
+from resnet_ref.kernels.conv2d.winograd_planned import can_winograd, tile_count, winograd
 from resnet_ref.kernels.vector.emit import FLOAT
 from resnet_ref.kernels.vector.isa import AMX, Isa, has_amx, isa_named
 from resnet_ref.kernels.vector.matrix import require_permission

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from resnet_ref.kernels.arrays import Array
-from resnet_ref.kernels.conv2d.planned import Convolution, can_take_dense
+from resnet_ref.kernels.conv2d.convolution import Convolution
+from resnet_ref.kernels.conv2d.direct_planned import can_take_dense
 from resnet_ref.kernels.max_pool2d.planned import max_pool
 from resnet_ref.kernels.pointwise.planned import add
 from resnet_ref.kernels.softmax.planned import softmax

@@ -1,5 +1,6 @@
 """Plans for whatever shapes of images come, kept while they are used."""
 
+import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -21,6 +22,11 @@ MOST_PLANS = 8  # that are kept for later; one at work is not among them
 MOST_PIXELS = 1 << 22  # of images that go through a plan at once; larger batches go in parts
 Key = tuple[tuple[int, ...], tuple[str, ...]]
 
+_lock = Lock()  # held for a moment, while a planner looks through its plans
+# A fork waits for that moment to pass: the child has nobody who would open the lock.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
 
 class Planner:
     """Runs a network by plans (see Plan), one for each shape of images and each choice of outputs.
@@ -33,7 +39,6 @@ class Planner:
         self._target = Target(library(isa), threads)
         self._tuned = lru_cache(maxsize=64)(self._tune)
         self._idle: OrderedDict[int, tuple[Key, Plan]] = OrderedDict()  # the least recently used first
-        self._lock = Lock()
 
     def __call__(self, images: Array, outputs: Sequence[str]) -> dict[str, Array]:
         """The outputs (end points by name, or RESULT) for images [N, H, W, C] in float32."""
@@ -66,7 +71,7 @@ class Planner:
         return results
 
     def _take(self, key: Key) -> Plan | None:
-        with self._lock:
+        with _lock:
             for number, (known, plan) in self._idle.items():
                 if known == key:
                     del self._idle[number]
@@ -74,7 +79,7 @@ class Planner:
         return None
 
     def _give(self, key: Key, plan: Plan) -> None:
-        with self._lock:
+        with _lock:
             self._idle[id(plan)] = (key, plan)
             while len(self._idle) > MOST_PLANS:
                 self._idle.popitem(last=False)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import llvmlite.binding as llvm
 
-from resnet_ref.kernels.conv2d.planned import Convolution
+from resnet_ref.kernels.conv2d.convolution import Convolution
 from resnet_ref.kernels.vector import cache
 from resnet_ref.kernels.vector.step import Step, Target
 from resnet_ref.plan.choice import Method, candidates

@@ -1,0 +1,101 @@
+"""Prepared kernels and plans as tests run them: a few steps as a program of their own, on arrays."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_ref import kernels
+from resnet_ref.kernels.conv2d.convolution import Convolution
+from resnet_ref.kernels.geometry import Window
+from resnet_ref.kernels.library import library
+from resnet_ref.kernels.vector.isa import available, isa_named
+from resnet_ref.kernels.vector.step import Map, Step, Target, new_map
+from resnet_ref.plan.program import Program
+
+Array = NDArray[Any]
+ISAS = [isa.name for isa in available()]
+METHOD = Callable[[Target, Convolution], Sequence[Step]]
+
+
+def target_for(isa: str, threads: int = 1) -> Target:
+    """What steps are prepared for."""
+    return Target(library(isa_named(isa)), threads)
+
+
+def map_for(target: Target, shape: Sequence[int], dense: bool = False) -> Map:
+    """A map [N, H, W, C]; dense: pixels side by side, as few channels may lie."""
+    n, h, w, c = shape
+    return new_map(n, h, w, c, 1 if dense else target.library.isa.lanes)
+
+
+def computed(target: Target, steps: Sequence[Step], inputs: Mapping[Map, Array], *outputs: Map) -> list[Array]:
+    """What the steps make of the inputs. Whatever is not given is NaN before: vectors' ends, and the outputs."""
+    kept = [*inputs, *outputs]
+    program = Program(target, steps, kept, max(m.pitch for m in kept))
+    for whole in kept:
+        program.view(replace(whole, c=whole.pitch))[...] = np.nan
+    for given, array in inputs.items():
+        program.view(given)[...] = array
+    program.run()
+    for given, array in inputs.items():
+        np.testing.assert_array_equal(program.view(given), array)
+    return [program.view(made).copy() for made in outputs]
+
+
+def convolved(
+    target: Target,
+    method: METHOD,
+    x: Array,
+    w: Array,
+    rows: Window,
+    cols: Window,
+    *,
+    bias: Array | None = None,
+    activation: str | None = None,
+    residual: Array | None = None,
+    residual_stride: int = 1,
+    bound: float | None = None,
+    dense: bool = False,
+) -> Array:
+    """A convolution by `method`."""
+    bias = np.zeros(w.shape[3], np.float32) if bias is None else bias
+    inputs = {map_for(target, x.shape, dense): x}
+    if residual is not None:
+        inputs[map_for(target, residual.shape)] = residual
+    given, *shortcut = inputs
+    y = map_for(target, (x.shape[0], rows.out(x.shape[1]), cols.out(x.shape[2]), w.shape[3]))
+    epilogue = (activation, *(shortcut or [None]), residual_stride, bound)
+    conv = Convolution("conv", given, y, rows, cols, lambda: (w, bias), *epilogue)
+    return computed(target, method(target, conv), inputs, y)[0]
+
+
+def defined(
+    x: Array,
+    w: Array,
+    rows: Window,
+    cols: Window,
+    *,
+    bias: Array | None = None,
+    activation: str | None = None,
+    residual: Array | None = None,
+    residual_stride: int = 1,
+    bound: float | None = None,
+    **_: Any,
+) -> Array:
+    """The same by the definition in float64."""
+    tier = kernels.on("definition")
+    doubles = [None if a is None else a.astype(np.float64) for a in (x, w, bias, residual)]
+    y = tier.conv2d(doubles[0], doubles[1], rows, cols, bias=doubles[2])
+    if bound is not None:
+        y = np.clip(y, -bound, bound)
+    if residual is not None:
+        y = y + doubles[3][:, ::residual_stride, ::residual_stride]
+    return {None: lambda y: y, "relu": tier.relu, "relu6": tier.relu6}[activation](y)
+
+
+def whole(rng: np.random.Generator, *shape: int) -> Array:
+    """float32 whole numbers from -4 to 4: sums of their products are exact in float32, in any order."""
+    return rng.integers(-4, 5, shape).astype(np.float32)

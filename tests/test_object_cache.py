@@ -1,0 +1,226 @@
+"""What is remembered on disk is found again, is whole, and was written by this user; else it is made anew."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from resnet_ref.kernels import library as kernels_library
+from resnet_ref.kernels.library import _fingerprint
+from resnet_ref.kernels.vector import cache
+from resnet_ref.kernels.vector.cache import VARIABLE, cached, folder, read, write
+from resnet_ref.kernels.vector.isa import AVX2, AVX512, PLAIN
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where entries are kept; does not exist yet."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "here"))
+    return tmp_path / "here"
+
+
+class Maker:
+    """Makes an entry, and counts how often."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self) -> bytes:
+        self.times += 1
+        return b"entry %d" % self.times
+
+
+def test_an_entry_is_made_once_and_found_again_under_its_own_name(place: Path) -> None:
+    make = Maker()
+    assert [cached("a", make), cached("a", make), cached("b", make), cached("a", make)] == [
+        b"entry 1",
+        b"entry 1",
+        b"entry 2",
+        b"entry 1",
+    ]
+    assert sorted(entry.name for entry in place.iterdir()) == ["a", "b"]
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+
+
+def test_what_is_written_replaces_what_was_there(place: Path) -> None:
+    for data in (b"first", b"", b"second" * 100_000):
+        write("a", data)
+        assert read("a") == data
+    assert read("b") is None
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "a byte changed": lambda data: data[:35] + bytes([data[35] ^ 1]) + data[36:],
+    "the digest changed": lambda data: bytes([data[0] ^ 1]) + data[1:],
+    "cut off": lambda data: data[:-1],
+    "longer": lambda data: data + b"x",
+    "only the digest's beginning": lambda data: data[:7],
+    "empty": lambda data: b"",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_entry_is_made_anew_and_is_whole_afterwards(place: Path, damage: str) -> None:
+    make = Maker()
+    cached("a", make)
+    (place / "a").write_bytes(DAMAGES[damage]((place / "a").read_bytes()))
+    assert read("a") is None
+    assert cached("a", make) == b"entry 2"
+    assert cached("a", make) == b"entry 2"
+
+
+def test_a_folder_stands_for_no_entry(place: Path) -> None:
+    (place / "a").mkdir(parents=True)
+    place.chmod(0o700)
+    assert cached("a", Maker()) == b"entry 1"
+    assert [entry.name for entry in place.iterdir()] == ["a"], "what could not be moved there is gone"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o707, 0o720, 0o702])
+def test_a_folder_that_others_can_write_to_is_not_used(place: Path, mode: int) -> None:
+    write("a", b"mine")
+    place.chmod(mode)
+    make = Maker()
+    assert read("a") is None
+    assert [cached("a", make), cached("b", make)] == [b"entry 1", b"entry 2"]
+    assert [entry.name for entry in place.iterdir()] == ["a"]
+    place.chmod(0o755)
+    assert read("a") == b"mine", "nothing was written while it was open to others"
+
+
+def test_a_folder_of_somebody_else_is_not_used(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("a", b"mine")
+    monkeypatch.setattr(os, "geteuid", lambda: place.stat().st_uid + 1)
+    assert read("a") is None
+    assert cached("b", Maker()) == b"entry 1"
+    assert [entry.name for entry in place.iterdir()] == ["a"]
+
+
+def test_where_nothing_can_be_written_the_entry_is_made_each_time(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    write("kept", b"mine")
+
+    def refuse(**_: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(cache.tempfile, "mkstemp", refuse)
+    make = Maker()
+    assert [cached("a", make), cached("kept", make), cached("a", make)] == [b"entry 1", b"mine", b"entry 2"]
+
+
+def test_a_full_disk_leaves_neither_an_entry_nor_a_part_of_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache.os, "replace", full)
+    assert cached("a", Maker()) == b"entry 1"
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("below", ["", "below/it"])
+def test_a_file_in_place_of_the_folder_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "file" / below))
+    make = Maker()
+    assert [cached("a", make), cached("a", make)] == [b"entry 1", b"entry 2"]
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+def test_the_folder_is_the_one_named_or_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "named"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert folder() == tmp_path / "named"
+    monkeypatch.setenv(VARIABLE, "")
+    assert folder() == tmp_path / "xdg" / "resnet-ref"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(cache.sys, "platform", "linux")
+    assert folder() == tmp_path / "home" / ".cache" / "resnet-ref"
+    monkeypatch.setattr(cache.sys, "platform", "darwin")
+    assert folder() == tmp_path / "home" / "Library" / "Caches" / "resnet-ref"
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(cache.Path, "home", homeless)
+    assert folder() is None
+    assert cached("a", Maker()) == b"entry 1"
+
+
+def test_a_home_that_is_no_folder_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (VARIABLE, "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/dev/null")
+    make = Maker()
+    assert [cached("a", make), cached("a", make)] == [b"entry 1", b"entry 2"]
+
+
+WRITER = """
+import sys
+from resnet_ref.kernels.vector.cache import read, write
+mine = sys.argv[1].encode() * 500_000
+write("a", mine)
+print("begun", flush=True)
+for _ in range(100):
+    write("a", mine)
+    found = read("a")
+    assert found is not None and found[:1] in b"xy" and found == found[:1] * 500_000, "neither one's entry"
+"""
+
+
+def test_processes_that_write_at_once_leave_one_whole_entry(place: Path) -> None:
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, letter], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for letter in "xy"
+    ]
+    for writer in writers:
+        _, said = writer.communicate(timeout=60)
+        assert writer.returncode == 0, said
+    assert read("a") in (b"x" * 500_000, b"y" * 500_000)
+    assert [entry.name for entry in place.iterdir()] == ["a"]
+
+
+def test_kernels_are_compiled_once_and_then_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    compile_object = kernels_library.compile_object
+
+    def counted(e: object) -> bytes:
+        compiled.append("once")
+        return compile_object(e)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kernels_library, "compile_object", counted)
+    first, second = (kernels_library.library.__wrapped__(PLAIN) for _ in range(2))
+    assert compiled == ["once"]
+    (entry,) = place.iterdir()
+    assert entry.name.startswith("kernels-plain-")
+    assert first["run"] != second["run"]
+    entry.write_bytes(entry.read_bytes()[:-100])
+    kernels_library.library.__wrapped__(PLAIN)
+    assert compiled == ["once", "once"]
+
+
+def test_other_kernels_have_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another instruction set, another LLVM, another line in any source file: each changes it, and nothing else does."""
+    sources = Path(kernels_library.__file__).parent
+    shutil.copytree(sources, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    names = [_fingerprint(isa) for isa in (AVX512, AVX2, PLAIN)]
+    monkeypatch.setattr(kernels_library, "__file__", str(tmp_path / "kernels" / "library.py"))
+    assert _fingerprint(AVX512) == names[0]
+    for source in ("conv2d/direct_planned.py", "vector/tile.py", "library.py"):
+        with (tmp_path / "kernels" / source).open("a") as file:
+            file.write("\n# another line\n")
+        names.append(_fingerprint(AVX512))
+    monkeypatch.setattr(kernels_library.llvmlite, "__version__", "0.0.1")
+    names.append(_fingerprint(AVX512))
+    assert len(set(names)) == len(names) == 7
