@@ -101,7 +101,8 @@ import ctypes, mmap
 import numpy as np
 from planned import ISAS, convolved, defined, target_for, whole
 from test_plan_kernels import WINOGRADS
-from resnet_ref.kernels.conv2d import planned
+from resnet_ref.kernels.conv2d import convolution, products
+from resnet_ref.kernels.conv2d.direct_planned import direct
 from resnet_ref.kernels.geometry import same
 
 def floats(*shape):
@@ -113,12 +114,12 @@ def floats(*shape):
     assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(memory.ctypes.data + pages), 4096, 0) == 0
     return memory[pages - nbytes : pages].view(np.float32).reshape(shape)
 
-planned.floats = floats
+convolution.floats = products.floats = floats
 rng = np.random.default_rng(0)
 for isa in ISAS:
     for f in (1024, 33, 3):
         given = whole(rng, 1, 5, 4, 6), whole(rng, 3, 3, 6, f), same(5, 3), same(4, 3)
-        for method in (planned.direct, WINOGRADS["F(2x2) staged"], WINOGRADS["F(2x2) fused"]):
+        for method in (direct, WINOGRADS["F(2x2) staged"], WINOGRADS["F(2x2) fused"]):
             np.testing.assert_array_equal(convolved(target_for(isa, 2), method, *given), defined(*given))
 print("done")
 """

@@ -8,12 +8,13 @@ from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.conv2d.convolution import Convolution, epilogue, packed, residual_place, tap_places
 from resnet_ref.kernels.conv2d.multiply import MULTIPLY
 from resnet_ref.kernels.conv2d.pad import PAD
-from resnet_ref.kernels.conv2d.products import blocks_of, pack, product, task_count
+from resnet_ref.kernels.conv2d.products import blocks_of, equal_parts, pack, product, row_by_row, task_count
 from resnet_ref.kernels.geometry import Window
 from resnet_ref.kernels.vector import sharing
 from resnet_ref.kernels.vector.emit import FLOAT
 from resnet_ref.kernels.vector.step import Buffer, Map, Memory, Step, Target
-from resnet_ref.kernels.vector.tile import LONGEST_SUM
+
+Where = Callable[[Memory], dict[str, int]]
 
 
 def direct(target: Target, conv: Convolution) -> list[Step]:
@@ -21,22 +22,22 @@ def direct(target: Target, conv: Convolution) -> list[Step]:
     if conv.x.pitch == conv.x.c and can_take_dense(conv.cols, conv.x.c, target.library.isa.lanes):
         return _by_kernel_rows(target, conv)
     w, bias = packed(target, conv, "direct", lambda w: pack(w.reshape(1, -1, w.shape[3]), target.library))
-    taps = conv.rows.size * conv.cols.size
-    pieces = _pieces(conv.x.c)
-    depth = conv.x.c // pieces
     if conv.rows.is_identity and conv.cols.is_identity:
-        return [_multiply(target, conv, w, bias, conv.x, pieces, depth, None)]
+        rows = target.library.isa.rows
 
-    def table(memory: Memory) -> Array:
-        return (tap_places(conv, memory)[:, :, None] + depth * np.arange(pieces)).reshape(-1, taps * pieces)
+        def pixels(memory: Memory) -> dict[str, int]:
+            return {"x": memory.address(conv.x), **row_by_row(memory, conv.x, rows)}
 
-    return [_multiply(target, conv, w, bias, conv.x, taps * pieces, depth, table)]
+        return [_multiply(target, conv, w, bias, conv.x, pixels)]
+    parts = equal_parts(conv.x.c)
+    depth = conv.x.c // parts
 
+    def taps(memory: Memory) -> dict[str, int]:
+        places = tap_places(conv, memory)
+        cut = (places[:, :, None] + depth * np.arange(parts)).reshape(len(places), -1)
+        return _looked_up(target, memory, cut, depth)
 
-def _pieces(channels: int) -> int:
-    """Into how many equal parts a tap is cut so that none is longer than LONGEST_SUM; 1 where none are equal."""
-    least = -(-channels // LONGEST_SUM)
-    return next((pieces for pieces in range(least, 2 * least + 1) if channels % pieces == 0), 1)
+    return [_multiply(target, conv, w, bias, conv.x, taps)]
 
 
 def can_take_dense(cols: Window, channels: int, lanes: int) -> bool:
@@ -72,48 +73,37 @@ def _by_kernel_rows(target: Target, conv: Convolution) -> list[Step]:
     )
     w, bias = packed(target, conv, "direct", lambda w: pack(w.reshape(1, -1, w.shape[3]), target.library))
 
-    def table(memory: Memory) -> Array:
+    def kernel_rows(memory: Memory) -> dict[str, int]:
         ys = (rows.taps(x.h) * width)[None, :, None]  # [1, OH, 1, KH]
         xs = (np.arange(conv.y.w) * cols.stride)[None, None, :, None]
         images = np.arange(x.n)[:, None, None, None] * (height * width)
-        return (memory.index(padded) + (images + ys + xs) * x.c).reshape(-1, rows.size)
+        places = memory.index(padded) + (images + ys + xs) * x.c
+        return _looked_up(target, memory, places.reshape(-1, rows.size), cols.size * x.c)
 
-    return [pad, _multiply(target, conv, w, bias, padded, rows.size, cols.size * x.c, table)]
+    return [pad, _multiply(target, conv, w, bias, padded, kernel_rows)]
 
 
-def _multiply(
-    target: Target,
-    conv: Convolution,
-    w: Array,
-    bias: Array,
-    x: Map,
-    taps: int,
-    depth: int,
-    table: Callable[[Memory], Array] | None,
-) -> Step:
-    """One product; without a table pixel p of y is made of pixel p of x."""
-    y = conv.y
-    isa = target.library.isa
+def _multiply(target: Target, conv: Convolution, w: Array, bias: Array, x: Map, where: Where) -> Step:
+    """One product; `where`: x, its table, and how much is summed. x: conv's, or the padded copy."""
+    y, isa = conv.y, target.library.isa
+    depth = conv.rows.size * conv.cols.size * conv.x.c
     tiles, heights = sharing.shares(y.pixels, isa.rows)
     panels = -(-y.c // isa.panel)
-    blocks = blocks_of(target, tiles, panels, taps * depth, y.c)
-    reads = (x.buffer, *conv.reads[1:])  # x may be the padded copy
+    blocks = blocks_of(target, tiles, panels, depth, y.c)
 
     def fields(memory: Memory) -> dict[str, int]:
         return {
             **epilogue(conv),
-            "taps": taps,
-            "depth": depth,
-            "y_step": y.step,
-            **_where(memory, x, table, taps, depth, isa.rows),
+            **where(memory),
             **residual_place(memory, conv, isa.rows),
-            **product(target, heights, tiles, panels, taps * depth, y.c),
+            **product(target, heights, tiles, panels, depth, y.c),
             **blocks,
             "x_group": 0,
             "w": w.ctypes.data,
             "w_group": 0,
             "bias": bias.ctypes.data,
             "y": memory.address(y),
+            "y_step": y.step,
             "y_group": 0,
             "in_scratch": 0,
         }
@@ -124,7 +114,7 @@ def _multiply(
         target.library["multiply"],
         MULTIPLY,
         task_count(tiles, panels, blocks),
-        reads,
+        (x.buffer, *conv.reads[1:]),
         (y.buffer,),
         fields,
         flops=conv.flops,
@@ -132,20 +122,20 @@ def _multiply(
     )
 
 
-def _where(
-    memory: Memory, x: Map, table: Callable[[Memory], Array] | None, taps: int, depth: int, most: int
-) -> dict[str, int]:
-    """Where x is, and its table: for each tile [taps, pixels of the tallest tile]."""
-    if table is None:
-        linear = depth * np.arange(taps)[:, None] + x.pitch * np.arange(most)
-        start = {"x": memory.address(x), "x_step": x.step}
-        return {**start, "table": memory.table(linear), "table_tile": 0, "tap_step": most * 4}
-    places = table(memory)  # [pixels, taps]
-    tiles, heights = sharing.shares(len(places), most)
+def _looked_up(target: Target, memory: Memory, places: Array, depth: int) -> dict[str, int]:
+    """The table of each tile [taps, pixels of the tallest], of places [pixels, taps]."""
+    taps = places.shape[1]
+    tiles, heights = sharing.shares(len(places), target.library.isa.rows)
     tall = heights["height"] + (heights["taller"] > 0)
     firsts = np.arange(tiles) * heights["height"] + np.minimum(np.arange(tiles), heights["taller"])
-    pixels = np.minimum(
-        firsts[:, None] + np.arange(tall), len(places) - 1
-    )  # [tiles, tall]; a short tile's last is idle
-    ordered = memory.table(places[pixels].transpose(0, 2, 1))
-    return {"x": memory.base, "x_step": 0, "table": ordered, "table_tile": taps * tall * 4, "tap_step": tall * 4}
+    # A tile that is not the tallest leaves its last entry idle.
+    pixels = np.minimum(firsts[:, None] + np.arange(tall), len(places) - 1)
+    return {
+        "taps": taps,
+        "depth": depth,
+        "x": memory.base,
+        "x_step": 0,
+        "table": memory.table(places[pixels].transpose(0, 2, 1)),
+        "table_tile": taps * tall * 4,
+        "tap_step": tall * 4,
+    }

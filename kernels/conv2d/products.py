@@ -1,11 +1,13 @@
 """How a matrix product is cut up for multiply.py: panels of weights, tiles of pixels, blocks of both for the tasks."""
 
+import numpy as np
+
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.vector.emit import FLOAT
 from resnet_ref.kernels.vector.memory import floats
 from resnet_ref.kernels.vector.objects import Library
-from resnet_ref.kernels.vector.step import TASKS, Target
-from resnet_ref.kernels.vector.tile import tile_name
+from resnet_ref.kernels.vector.step import TASKS, Map, Memory, Target
+from resnet_ref.kernels.vector.tile import LONGEST_SUM, tile_name
 
 SMALL_WEIGHTS = 600_000  # bytes that may stay in a core's cache while x streams by
 BLOCK_BYTES = 1_000_000  # of x, that a core holds while panels of weights go by
@@ -64,3 +66,24 @@ def blocks_of(target: Target, tiles: int, panels: int, depth: int, channels: int
 def task_count(tiles: int, panels: int, blocks: dict[str, int]) -> int:
     """Into how many tasks `blocks` cuts a product."""
     return -(-tiles // blocks["block_tiles"]) * -(-panels // blocks["block_panels"])
+
+
+def equal_parts(channels: int) -> int:
+    """Into how many equal parts a tap is cut so that none is longer than LONGEST_SUM; 1 where none are equal."""
+    least = -(-channels // LONGEST_SUM)
+    return next((pieces for pieces in range(least, 2 * least + 1) if channels % pieces == 0), 1)
+
+
+def row_by_row(memory: Memory, x: Map, tallest: int) -> dict[str, int]:
+    """The table of a product whose rows are x's pixels, one after the other: one for all tiles."""
+    taps = equal_parts(x.c)
+    depth = x.c // taps
+    table = memory.table(depth * np.arange(taps)[:, None] + x.pitch * np.arange(tallest))
+    return {
+        "taps": taps,
+        "depth": depth,
+        "x_step": x.step,
+        "table": table,
+        "table_tile": 0,
+        "tap_step": tallest * 4,
+    }

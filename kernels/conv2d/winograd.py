@@ -118,6 +118,7 @@ def _emit_output(e: Emitter, m: int) -> None:
 def transform_input(e: Emitter, matrix: Matrix, x: list[Value]) -> list[Value]:
     """matrix @ x, where the rows of the points p and -p have the same even terms and opposite odd ones."""
     results: list[Value] = []
+    even = odd = None
     for i, row in enumerate(matrix):
         if i and np.array_equal(row, _mirrored(matrix[i - 1])) and not np.array_equal(row, matrix[i - 1]):
             results.append(e.block.fsub(even, odd))

@@ -8,7 +8,7 @@ from resnet_ref.kernels.activation import bounds
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.conv2d.convolution import Convolution, epilogue, packed
 from resnet_ref.kernels.conv2d.multiply import MULTIPLY
-from resnet_ref.kernels.conv2d.products import pack, product
+from resnet_ref.kernels.conv2d.products import pack, product, row_by_row
 from resnet_ref.kernels.conv2d.winograd import FUSED, INPUT, OUTPUT
 from resnet_ref.kernels.conv2d.winograd_matrices import TAPS, transformed_weights
 from resnet_ref.kernels.vector import sharing
@@ -210,17 +210,12 @@ class _Winograd:
         depth, isa = conv.x.c, self.target.library.isa
         return {
             **epilogue(None),
-            "taps": 1,
-            "depth": depth,
+            **row_by_row(memory, conv.x, isa.rows),
             "y_step": conv.y.step,
             **product(self.target, heights, tiles, -(-conv.y.c // isa.panel), depth, conv.y.c),
             **blocks,
             "x": x,
-            "x_step": conv.x.step,
             "x_group": rows * conv.x.step,
-            "table": memory.table(np.arange(isa.rows) * conv.x.pitch),
-            "table_tile": 0,
-            "tap_step": 0,
             "w": self.w.ctypes.data,
             "w_group": self.w[0].nbytes,
             "bias": memory.address(memory.zeros),
