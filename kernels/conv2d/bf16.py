@@ -6,11 +6,12 @@
     "bf16x3"    x1 w2 + x2 w1 + x1 w1                              about 17
     "bf16x6"    x1 w3 + x2 w2 + x3 w1 + x1 w2 + x2 w1 + x1 w1      float32's 24
 
-A matrix unit does one such product many times faster than a vector unit a float32's. A tile is 32 pixels by 32 channels,
-four registers of sums. Its pixels are looked up in a table, as in tile.py, taken apart into terms, and laid out as the
+A matrix unit does one such product many times faster than a vector unit a float32's. A tile is 32 pixels by 32
+channels, four registers of sums. Its pixels are looked up in a table, as in tile.py, taken apart into terms, and laid out as the
 registers want them, once for all channels:
 
-    x [term][block of 32 k][32 pixels][32 k]        w [panel][block of 32 k][term][2 halves][16 pairs of k][16 channels][2]
+    x [term][block of 32 k][32 pixels][32 k]
+    w [panel][block of 32 k][term][2 halves][16 pairs of k][16 channels][2]
 """
 
 from types import SimpleNamespace
@@ -34,8 +35,8 @@ BLOCK = 2 * SIDE * ROW  # bytes of 32 x 32 bf16
 SUMS = TILE_PIXELS * TILE_CHANNELS * FLOAT  # bytes of a tile's sums
 # Blocks of k added in a register; then the sums are put aside (see tile.py's LONGEST_SUM).
 LONGEST = 512 // DEPTH
-# Tiles are shared among the tasks. taps, depth: as in tile.py; blocks: of 32 k in a tap. pixels: of y. vectors: of a pixel
-# of y.
+# Tiles are shared among the tasks. taps, depth: as in tile.py; blocks: of 32 k in a tap. pixels: of y. vectors: of a
+# pixel of y.
 BF16 = Layout(
     *HEADER.names,
     *sharing.FIELDS,
@@ -177,7 +178,7 @@ def _finish(e: Emitter, f: SimpleNamespace, m: Value, n: Value, sums: Value) -> 
     """y = clamp(sums + bias + residual) for the pixels and channels that there are."""
     first = e.mul(m, TILE_PIXELS)
     left = e.mul(n, TILE_CHANNELS * FLOAT)
-    vectors = e.least(e.int(TILE_CHANNELS // e.isa.lanes), e.sub(f.vectors, e.mul(n, TILE_CHANNELS // e.isa.lanes)))
+    vectors = e.least(e.whole(TILE_CHANNELS // e.isa.lanes), e.sub(f.vectors, e.mul(n, TILE_CHANNELS // e.isa.lanes)))
 
     def pixel(row: Value) -> None:
         p = e.add(first, row)
@@ -194,4 +195,4 @@ def _finish(e: Emitter, f: SimpleNamespace, m: Value, n: Value, sums: Value) -> 
 
         e.loop(0, vectors, vector)
 
-    e.loop(0, e.least(e.int(TILE_PIXELS), e.sub(f.pixels, first)), pixel)
+    e.loop(0, e.least(e.whole(TILE_PIXELS), e.sub(f.pixels, first)), pixel)

@@ -21,8 +21,8 @@ from resnet_ref.kernels.vector.tile import ARGUMENTS, TILE, emit_tile, tile_name
 MULTIPLY = Layout(
     *HEADER.names,
     *TILE.names,
-    # Where things are, and the bytes from a pixel, a tile, a panel or a group to the next. Where one tile's entries in a
-    # table serve all, that table does not move on, but x or the residual does.
+    # Where things are, and the bytes from a pixel, a tile, a panel or a group to the next. Where one tile's entries in
+    # a table serve all, that table does not move on, but x or the residual does.
     *("x", "x_step", "x_group", "table", "table_tile"),
     *("w", "w_panel", "w_group", "bias"),
     *("y", "y_group"),

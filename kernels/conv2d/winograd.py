@@ -3,11 +3,11 @@
     x --B^T d B--> V [n*n, tiles, C]  @  U [n*n, C, F]  -->  M [n*n, tiles, F] --A^T M A--> y
 
 Each of the n*n components is a matrix product of its own (multiply.py). m = 2 takes 2.25 times fewer products than the
-definition and is as exact; m = 4 takes 4 times fewer and loses some digits. A tile is m x m outputs, `rate` apart; where
-its inputs and outputs lie is looked up in tables, so that rate, padding and borders need no code.
+definition and is as exact; m = 4 takes 4 times fewer and loses some digits. A tile is m x m outputs, `rate` apart;
+where its inputs and outputs lie is looked up in tables, so that rate, padding and borders need no code.
 
-Where V and M of a few tiles fit a core's cache, a task does all three stages for them (fused); where weights are what is
-large, all tiles go through each stage together (staged).
+Where there are tiles enough, a task does all three stages for a few of them, whose V and M stay in the core's cache
+(fused); where weights are what is large, all tiles go through each stage together (staged).
 """
 
 from collections.abc import Callable, Sequence

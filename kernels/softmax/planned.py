@@ -5,8 +5,6 @@ exp(x) = 2^k exp(r),    k = round(x / ln 2),    |r| <= ln(2) / 2
 
 import math
 
-from llvmlite import ir
-
 from resnet_ref.kernels.vector.emit import F32, F64, FLOAT, I64, POINTER, Emitter, Layout, Value
 from resnet_ref.kernels.vector.program import HEADER
 from resnet_ref.kernels.vector.step import Map, Step, Target

@@ -32,11 +32,11 @@ class Amx:
 
     def load(self, register: int, pointer: Value, step: "int | Value") -> None:
         """16 rows from memory, `step` bytes apart."""
-        self._call("llvm.x86.tileloadd64", I8(register), pointer, self.e.int(step))
+        self._call("llvm.x86.tileloadd64", I8(register), pointer, self.e.whole(step))
 
     def store(self, register: int, pointer: Value, step: "int | Value") -> None:
         """16 rows to memory, `step` bytes apart."""
-        self._call("llvm.x86.tilestored64", I8(register), pointer, self.e.int(step))
+        self._call("llvm.x86.tilestored64", I8(register), pointer, self.e.whole(step))
 
     def multiply(self, c: int, a: int, b: int) -> None:
         """c += a @ b."""

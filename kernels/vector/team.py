@@ -1,7 +1,7 @@
 """The threads that run programs: one team for the process, which runs one program at a time.
 
-A helper waits for work in native code for a moment, since the next program often comes at once; then it goes to sleep in
-Python, where it costs nothing.
+A helper waits for work in native code for a moment, since the next program often comes at once; then it goes to sleep
+in Python, where it costs nothing.
 
     caller:  note the program -> a new number for each helper it needs -> wake those asleep -> run -> wait for them
     helper:  wait for another number -> run its share -> count itself as done -> wait ...
@@ -13,6 +13,7 @@ import atexit
 import ctypes
 import os
 import threading
+from collections.abc import Callable
 
 import numpy as np
 
@@ -152,7 +153,7 @@ class _Helper:
         self.thread.join()
 
 
-def native(library: Library, name: str, arguments: int) -> "ctypes._CFuncPtr":
+def native(library: Library, name: str, arguments: int) -> Callable[..., None]:
     """A function of the library as Python calls it: with integers, without the GIL."""
     return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)(library[name])
 

@@ -2,8 +2,8 @@
 
     seconds = products / RATE + weights / WEIGHTS_RATE + transforms' bytes / TRANSFORM_RATE + waits
 
-The rates were measured once, on two cores of a CPU with AVX-512 (see benchmarks/plan_costs.py). Only their proportions
-matter, and for a choice that changes rounding the number of threads does not enter, so that results do not depend on it.
+The rates were measured once, in whole networks on two cores of a CPU with AVX-512. Only their proportions matter, and
+for a choice that changes rounding the number of threads does not enter, so that results do not depend on it.
 """
 
 from collections.abc import Callable, Sequence
