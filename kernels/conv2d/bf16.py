@@ -7,8 +7,8 @@
     "bf16x6"    x1 w3 + x2 w2 + x3 w1 + x1 w2 + x2 w1 + x1 w1      float32's 24
 
 A matrix unit does one such product many times faster than a vector unit a float32's. A tile is 32 pixels by 32
-channels, four registers of sums. Its pixels are looked up in a table, as in tile.py, taken apart into terms, and laid out as the
-registers want them, once for all channels:
+channels, four registers of sums. Its pixels are looked up in a table, as in tile.py, taken apart into terms, and laid
+out as the registers want them, once for all channels:
 
     x [term][block of 32 k][32 pixels][32 k]
     w [panel][block of 32 k][term][2 halves][16 pairs of k][16 channels][2]

@@ -19,6 +19,7 @@ from resnet_ref.plan.plan import RESULT, Describe, Plan
 from resnet_ref.shapes import Shapes, Spec
 
 MOST_PLANS = 8  # that are kept for later; one at work is not among them
+MOST_BYTES = 1 << 30  # of their memory, but for the last one's
 MOST_PIXELS = 1 << 22  # of images that go through a plan at once; larger batches go in parts
 Key = tuple[tuple[int, ...], tuple[str, ...]]
 
@@ -81,8 +82,11 @@ class Planner:
     def _give(self, key: Key, plan: Plan) -> None:
         with _lock:
             self._idle[id(plan)] = (key, plan)
-            while len(self._idle) > MOST_PLANS:
+            while len(self._idle) > MOST_PLANS or (len(self._idle) > 1 and self._bytes() > MOST_BYTES):
                 self._idle.popitem(last=False)
+
+    def _bytes(self) -> int:
+        return sum(plan.program.nbytes for _, plan in self._idle.values())
 
     def _nothing(self, shape: tuple[int, ...], outputs: Sequence[str]) -> dict[str, Array]:
         net, end_points = self._describe(Handle(Shapes(), Spec(shape)))
