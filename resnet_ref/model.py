@@ -153,8 +153,8 @@ def load_model(
 
     For the cpu alone: algorithm: "auto"; "direct", without Winograd's; "fast", with F(4x4), which errs more (within 5
     times the rule); "tuned", like "auto" but chosen by timing, at the first call for each shape, and remembered, so
-    that last digits may differ between machines. isa: the instruction set to use ("avx512", "avx2", "neon", "plain"); None:
-    the fastest here. threads: None: as many as this process may run on.
+    that last digits may differ between machines. isa: the instruction set to use ("avx512", "avx2", "neon", "plain");
+    None: the fastest here. threads: None: as many as this process may run on.
 
     WeightsError for a file that is not what it should be, DeviceError for what this version or machine does not have.
     """
