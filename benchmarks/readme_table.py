@@ -23,8 +23,10 @@ def tables() -> str:
 def inference(run: dict[str, Any]) -> str:
     """A column for each contender."""
     names = [contender["name"] for contender in run["contenders"]]
-    size = "x".join(map(str, run["size"]))
-    rows = [[f"{run['network']['function']}, {size}, {run['threads']} threads", *names], ["---"] * (len(names) + 1)]
+    what = [run["network"]["function"], "x".join(map(str, run["size"]))]
+    if width := run["network"].get("depth_multiplier"):
+        what.append(f"depth_multiplier {width}")
+    rows = [[", ".join([*what, f"{run['threads']} threads"]), *names], ["---"] * (len(names) + 1)]
     for batch in run["batches"]:
         times = [batch["times"][name] for name in names]
         rows.append([f"batch {batch['batch']}", *map(_milliseconds, times)])

@@ -7,6 +7,7 @@ from pathlib import Path
 import llvmlite
 import llvmlite.binding as llvm
 
+from resnet_ref.kernels.conv2d.bf16 import PRODUCTS, emit_bf16, function_name
 from resnet_ref.kernels.conv2d.multiply import emit_multiply, tile_names
 from resnet_ref.kernels.conv2d.pad import emit_pad
 from resnet_ref.kernels.conv2d.winograd import SIZES, emit_winograd
@@ -24,6 +25,7 @@ _EMITTERS = (
     emit_team,
     emit_multiply,
     emit_winograd,
+    emit_bf16,
     emit_pad,
     emit_pool,
     emit_add,
@@ -43,8 +45,21 @@ def emit_all(isa: Isa) -> Emitter:
 def function_names(isa: Isa) -> list[str]:
     """What the module exports."""
     stages = [f"winograd_{stage}_{m}" for stage in ("input", "output") for m in SIZES]
-    others = ["run", "publish", "lead", "attend", "multiply", "winograd_fused", "pad", "max_pool", "add", "mean", "softmax"]
-    return [*tile_names(isa), *stages, *others]
+    others = [
+        "run",
+        "publish",
+        "lead",
+        "attend",
+        "multiply",
+        "winograd_fused",
+        "pad",
+        "max_pool",
+        "add",
+        "mean",
+        "softmax",
+    ]
+    matrix = [function_name(precision) for precision in PRODUCTS] if isa.matrix else []
+    return [*tile_names(isa), *stages, *others, *matrix]
 
 
 @cache

@@ -16,14 +16,13 @@ from resnet_ref.handle import Handle
 from resnet_ref.inputs import as_images
 from resnet_ref.kernels import Tier
 from resnet_ref.kernels.arrays import Array
-from resnet_ref.kernels.vector.isa import isa_named
-from resnet_ref.plan.choice import check_algorithm
+from resnet_ref.plan.choice import BF16, Way, instruction_set
 from resnet_ref.plan.plan import RESULT, Plan
 from resnet_ref.plan.planner import Planner
 from resnet_ref.shapes import Shapes, Spec
 from resnet_ref.weights_file import Weights, load_weights
 
-PRECISIONS = ("float32", "float64")
+PRECISIONS = ("float32", "float64", *BF16)
 
 
 class Model:
@@ -149,22 +148,29 @@ def load_model(
     """A weights file, ready to be called with images; without one, the shipped digits network.
 
     device: "definition" (NumPy), "cpu", or "auto", the fastest there is. precision: "float32", which holds
-    accuracy.py's rule at every end point, or "float64" on the definition. For the cpu device alone: algorithm: "auto";
-    "direct", without Winograd's; "fast", with F(4x4), which errs more (within 5 times the rule); "tuned", like "auto" but
-    chosen by timing, at the first call for each shape, and remembered, so that last digits may differ between machines.
-    isa: the
-    instruction set to use ("avx512", "avx2", "neon", "plain"); None: the fastest here. threads: None: as many as this
-    process may run on. WeightsError for a file that is not what it should be, DeviceError for what this version or
-    machine does not have.
+    accuracy.py's rule at every end point, or "float64" on the definition; on a cpu with AMX also sums of products of
+    bf16: "bf16x6" (six for each product of float32, as exact), "bf16x3" (17 bits) or "bfloat16" (8).
+
+    For the cpu alone: algorithm: "auto"; "direct", without Winograd's; "fast", with F(4x4), which errs more (within 5
+    times the rule); "tuned", like "auto" but chosen by timing, at the first call for each shape, and remembered, so
+    that last digits may differ between machines. isa: the instruction set to use ("avx512", "avx2", "neon", "plain");
+    None: the fastest here. threads: None: as many as this process may run on.
+
+    WeightsError for a file that is not what it should be, DeviceError for what this version or machine does not have.
     """
-    if precision not in PRECISIONS:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
         raise DeviceError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
     tier = kernels.on(device, threads)
-    dtype = tier.dtype(precision)
-    instructions = isa_named(isa)
-    check_algorithm(algorithm)
-    if tier.device != "cpu" and (algorithm, isa) != ("auto", None):
-        raise DeviceError(f'algorithm and isa are for device "cpu"; got algorithm={algorithm!r}, isa={isa!r}')
+    dtype = tier.dtype("float32" if precision in BF16 else precision)
+    way = Way(algorithm, precision if precision in BF16 else None)
+    instructions = instruction_set(way, isa)
+    if tier.device != "cpu" and (way, isa) != (Way(), None):
+        raise DeviceError(
+            f'algorithm, isa and lower precisions are for device "cpu"; got algorithm={algorithm!r}, isa={isa!r}, '
+            f"precision={precision!r} on {tier.device!r}"
+        )
     weights = load_weights(path)
-    planner = Planner(weights.network.describe, weights, instructions, tier.threads, algorithm) if tier.device == "cpu" else None
+    planner = (
+        Planner(weights.network.describe, weights, instructions, tier.threads, way) if tier.device == "cpu" else None
+    )
     return Model(weights, tier, dtype, planner)

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from resnet_ref import oracle, resnet_v1
 from resnet_ref.arg_scope import ArgScope
+from resnet_ref.handle import Handle
+from resnet_ref.shapes import Shapes, Spec
 
 SMALL = {"depth_multiplier": 0.125, "num_classes": 11}
 TINY_BLOCKS = [("block1", 3, 2, 2), ("block2", 5, 3, 3), ("block3", 7, 2, 2), ("block4", 9, 2, 1)]
@@ -49,6 +51,16 @@ class Case:
                 blocks = [block._replace(args=[{**unit, **bounded} for unit in block.args]) for block in blocks]
             arguments["blocks"] = blocks
         return getattr(nets, self.function)(inputs, is_training=self.is_training, **arguments, **extra)
+
+    def describe(self, handle: Handle) -> Any:
+        """(net, end_points) as our interpreters build them."""
+        return self._call(resnet_v1, handle, arg_scope=self.arg_scope)
+
+    def shapes(self) -> Shapes:
+        """The network's layers and variables."""
+        shapes = Shapes()
+        self.describe(Handle(shapes, Spec(self.shape)))
+        return shapes
 
     def slim(self, nets: oracle.Nets, inputs: Any) -> Any:
         with oracle.scoped(nets, self.arg_scope):

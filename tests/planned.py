@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_ref import kernels
-from resnet_ref.kernels.conv2d.planned import Convolution, can_winograd, direct
+from resnet_ref.kernels.conv2d.convolution import Convolution
+from resnet_ref.kernels.conv2d.direct_planned import direct
+from resnet_ref.kernels.conv2d.winograd_planned import can_winograd
 from resnet_ref.kernels.geometry import Window
 from resnet_ref.kernels.library import library
 from resnet_ref.kernels.vector.isa import available, isa_named
 from resnet_ref.kernels.vector.step import Map, Step, Target, new_map
-from resnet_ref.plan import choice
+from resnet_ref.plan.choice import Way, by_model
 from resnet_ref.plan.plan import Plan
 from resnet_ref.plan.program import Program
 
@@ -115,10 +117,8 @@ def planned(
     threads: int = 1,
 ) -> dict[str, Array]:
     """A network by a Plan of its own; choose: instead of the algorithm."""
-    made = Plan(
-        describe, weights, target_for(isa, threads), images.shape, outputs, choose or choice.cheapest(algorithm)
-    )
-    return made(images)
+    choose = choose or by_model(Way(algorithm))
+    return Plan(describe, weights, target_for(isa, threads), images.shape, outputs, choose)(images)
 
 
 def forced(method: METHOD) -> METHOD:

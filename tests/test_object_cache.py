@@ -122,7 +122,9 @@ def test_a_full_disk_leaves_neither_an_entry_nor_a_part_of_one(place: Path, monk
 
 
 @pytest.mark.parametrize("below", ["", "below/it"])
-def test_a_file_in_place_of_the_folder_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str) -> None:
+def test_a_file_in_place_of_the_folder_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
     (tmp_path / "file").write_bytes(b"mine")
     monkeypatch.setenv(VARIABLE, str(tmp_path / "file" / below))
     make = Maker()
@@ -177,7 +179,9 @@ for _ in range(100):
 
 def test_processes_that_write_at_once_leave_one_whole_entry(place: Path) -> None:
     writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, letter], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, letter], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for letter in "xy"
     ]
     for writer in writers:
@@ -213,7 +217,7 @@ def test_other_kernels_have_another_name(tmp_path: Path, monkeypatch: pytest.Mon
     names = [_fingerprint(isa) for isa in (AVX512, AVX2, PLAIN)]
     monkeypatch.setattr(kernels_library, "__file__", str(tmp_path / "kernels" / "library.py"))
     assert _fingerprint(AVX512) == names[0]
-    for source in ("conv2d/planned.py", "vector/tile.py", "library.py"):
+    for source in ("conv2d/direct_planned.py", "vector/tile.py", "library.py"):
         with (tmp_path / "kernels" / source).open("a") as file:
             file.write("\n# another line\n")
         names.append(_fingerprint(AVX512))

@@ -15,11 +15,13 @@ from random_networks import networks
 
 from resnet_ref import DeviceError, load_model, resnet_v1
 from resnet_ref.handle import Handle
-from resnet_ref.kernels.conv2d.planned import direct, winograd
+from resnet_ref.kernels.conv2d.direct_planned import direct
+from resnet_ref.kernels.conv2d.winograd_planned import winograd
 from resnet_ref.kernels.vector.isa import isa_named
 from resnet_ref.layers import conv2d
 from resnet_ref.network import Network
 from resnet_ref.plan import lowering, planner, program
+from resnet_ref.plan.choice import Way
 from resnet_ref.plan.plan import RESULT, Plan
 from resnet_ref.plan.planner import Planner
 from resnet_ref.resnet_utils import Block
@@ -40,7 +42,7 @@ def eager(images: Array, weights: Weights, dtype: str = "float64") -> dict[str, 
 
 
 def planner_for(weights: Weights, algorithm: str = "auto", threads: int = 2, isa: str | None = None) -> Planner:
-    return Planner(DESCRIBE, weights, isa_named(isa), threads, algorithm)
+    return Planner(DESCRIBE, weights, isa_named(isa), threads, Way(algorithm))
 
 
 def assert_near(found: dict[str, Array], images: Array, weights: Weights) -> None:
@@ -74,9 +76,9 @@ def test_any_network_is_as_near_to_float64_as_the_definition_in_float32_is(netwo
             assert error(value, truth[name]) <= allowed[name], name
 
 
-def unit_by_hand(inputs: Handle, *, kernel: int, stride: int = 1) -> Handle:
+def unit_by_hand(inputs: Handle, *, kernel: int, rate: int) -> Handle:
     """One convolution and no shortcut."""
-    return conv2d(inputs, 7, kernel, stride, scope="alone")
+    return conv2d(inputs, 7, kernel, rate=rate, scope="alone")
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from planned import ISAS, Array, computed, convolved, defined, map_for, target_for, whole
 
 from resnet_ref import kernels
-from resnet_ref.kernels.conv2d.planned import direct, winograd
+from resnet_ref.kernels.conv2d.direct_planned import direct
+from resnet_ref.kernels.conv2d.winograd_planned import winograd
 from resnet_ref.kernels.geometry import Window, same, valid
 from resnet_ref.kernels.max_pool2d.planned import max_pool
 from resnet_ref.kernels.pointwise.planned import add
@@ -100,7 +101,8 @@ import ctypes, mmap
 import numpy as np
 from planned import ISAS, convolved, defined, target_for, whole
 from test_plan_kernels import WINOGRADS
-from resnet_ref.kernels.conv2d import planned
+from resnet_ref.kernels.conv2d import convolution, products
+from resnet_ref.kernels.conv2d.direct_planned import direct
 from resnet_ref.kernels.geometry import same
 
 def floats(*shape):
@@ -112,12 +114,12 @@ def floats(*shape):
     assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(memory.ctypes.data + pages), 4096, 0) == 0
     return memory[pages - nbytes : pages].view(np.float32).reshape(shape)
 
-planned.floats = floats
+convolution.floats = products.floats = floats
 rng = np.random.default_rng(0)
 for isa in ISAS:
     for f in (1024, 33, 3):
         given = whole(rng, 1, 5, 4, 6), whole(rng, 3, 3, 6, f), same(5, 3), same(4, 3)
-        for method in (planned.direct, WINOGRADS["F(2x2) staged"], WINOGRADS["F(2x2) fused"]):
+        for method in (direct, WINOGRADS["F(2x2) staged"], WINOGRADS["F(2x2) fused"]):
             np.testing.assert_array_equal(convolved(target_for(isa, 2), method, *given), defined(*given))
 print("done")
 """
@@ -155,7 +157,9 @@ def test_the_error_of_a_long_sum_does_not_grow_with_its_length() -> None:
     n=st.integers(1, 3), vertical=axes([3], 1), horizontal=axes([3], 1), c=st.sampled_from(CHANNELS),
     f=st.sampled_from(CHANNELS), activation=st.sampled_from([None, "relu", "relu6"]), **places,
 )  # fmt: skip
-def test_winograds_convolution_is_the_definitions(method, n, vertical, horizontal, c, f, activation, isa, threads, seed):
+def test_winograds_convolution_is_the_definitions(
+    method, n, vertical, horizontal, c, f, activation, isa, threads, seed
+):
     """F(2x2) multiplies by quarters, so that whole numbers stay exact; F(4x4) by roots."""
     (h, rows), (w, cols) = vertical, horizontal
     epilogue = {"activation": activation, "residual_stride": 0}
@@ -258,7 +262,16 @@ def test_softmax_is_the_definitions(n, h, w, c, scale, isa, threads, seed):
 @pytest.mark.parametrize("isa", ISAS)
 def test_softmax_of_nan_and_infinity_is_what_the_definition_makes_of_them(isa: str) -> None:
     inf, nan = np.inf, np.nan
-    rows = [[1, nan, 3], [nan, 2, 3], [1, 2, nan], [inf, 1, 2], [1, inf, inf], [-inf, 1, 2], [-inf, -inf, -inf], [1, 2, 3]]
+    rows = [
+        [1, nan, 3],
+        [nan, 2, 3],
+        [1, 2, nan],
+        [inf, 1, 2],
+        [1, inf, inf],
+        [-inf, 1, 2],
+        [-inf, -inf, -inf],
+        [1, 2, 3],
+    ]
     x = np.array(rows, np.float32).reshape(1, 2, 4, 3)
     target = target_for(isa)
     given, y = map_for(target, x.shape), map_for(target, x.shape)

@@ -60,7 +60,9 @@ def test_the_tiles_loops_are_the_innermost_ones():
 def test_a_step_of_k_is_rows_times_vectors_multiply_adds_and_only_the_weights_are_read_as_vectors(isa, rows, vectors):
     """What had no room in registers would be written to the stack, and read again."""
     multiply_add, read, written = (re.compile(pattern) for pattern in WIDE[isa])
-    loops = [loop for loop in innermost_loops(body(isa, tile_name(rows, vectors))) if any(map(multiply_add.search, loop))]
+    loops = [
+        loop for loop in innermost_loops(body(isa, tile_name(rows, vectors))) if any(map(multiply_add.search, loop))
+    ]
     assert len(loops) == 1
     (loop,) = loops
     assert sum(bool(multiply_add.search(line)) for line in loop) == rows * vectors

@@ -21,8 +21,8 @@ from resnet_ref.kernels.vector.tile import ARGUMENTS, TILE, emit_tile, tile_name
 MULTIPLY = Layout(
     *HEADER.names,
     *TILE.names,
-    # Where things are, and the bytes from a pixel, a tile, a panel or a group to the next. Where one tile's entries in a
-    # table serve all, that table does not move on, but x or the residual does.
+    # Where things are, and the bytes from a pixel, a tile, a panel or a group to the next. Where one tile's entries in
+    # a table serve all, that table does not move on, but x or the residual does.
     *("x", "x_step", "x_group", "table", "table_tile"),
     *("w", "w_panel", "w_group", "bias"),
     *("y", "y_group"),
@@ -73,9 +73,7 @@ def _tile(e: Emitter, f: SimpleNamespace, group: Value, m: Value, n: Value, nth:
     width = e.isa.panel * FLOAT
     tall = b.icmp_signed("<", m, f.taller)
     last = b.icmp_signed("==", n, e.sub(f.panels, 1))
-    function = b.select(
-        last, b.select(tall, f.last_tall, f.last_short), b.select(tall, f.full_tall, f.full_short)
-    )
+    function = b.select(last, b.select(tall, f.last_tall, f.last_short), b.select(tall, f.full_tall, f.full_short))
     w = e.at(e.pointer(f.w), e.mul(group, f.w_group), e.mul(n, f.w_panel))
     following = w
     if nth is not None:

@@ -7,7 +7,7 @@ from resnet_ref.kernels.vector import sharing
 from resnet_ref.kernels.vector.emit import I8, I64, POINTER, VOID, Emitter, Layout, Value
 from resnet_ref.kernels.vector.program import HEADER
 
-# Rows of all padded images, shared among the tasks. width, left, right: bytes of an image's row, and of zeros beside it.
+# Rows of all padded images, shared among the tasks. width, left, right: bytes of an image's row, of zeros beside it.
 PAD = Layout(*HEADER.names, *sharing.FIELDS, "x", "y", "top", "rows", "padded_rows", "width", "left", "right")
 
 

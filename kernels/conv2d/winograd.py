@@ -3,11 +3,11 @@
     x --B^T d B--> V [n*n, tiles, C]  @  U [n*n, C, F]  -->  M [n*n, tiles, F] --A^T M A--> y
 
 Each of the n*n components is a matrix product of its own (multiply.py). m = 2 takes 2.25 times fewer products than the
-definition and is as exact; m = 4 takes 4 times fewer and loses some digits. A tile is m x m outputs, `rate` apart; where
-its inputs and outputs lie is looked up in tables, so that rate, padding and borders need no code.
+definition and is as exact; m = 4 takes 4 times fewer and loses some digits. A tile is m x m outputs, `rate` apart;
+where its inputs and outputs lie is looked up in tables, so that rate, padding and borders need no code.
 
-Where V and M of a few tiles fit a core's cache, a task does all three stages for them (fused); where weights are what is
-large, all tiles go through each stage together (staged).
+Where there are tiles enough, a task does all three stages for a few of them, whose V and M stay in the core's cache
+(fused); where weights are what is large, all tiles go through each stage together (staged).
 """
 
 from collections.abc import Callable, Sequence
@@ -23,11 +23,11 @@ from resnet_ref.kernels.vector.program import HEADER
 # in_scratch: v is relative to the thread's scratch and to the task's first tile.
 _TILES = (*sharing.FIELDS, "in_scratch")
 INPUT = Layout(*HEADER.names, *_TILES, "x", "table", "v", "v_step", "v_group")
-OUTPUT = Layout(
-    *HEADER.names, *_TILES, "y", "table", "v", "v_step", "v_group", "bias", "low", "high"
-)
+OUTPUT = Layout(*HEADER.names, *_TILES, "y", "table", "v", "v_step", "v_group", "bias", "low", "high")
 # The stages' functions and records; the product's for a task of one more tile, and for the others.
-FUSED = Layout(*HEADER.names, "taller", "groups", "input", "input_record", "multiply", "tall", "short", "output", "output_record")
+FUSED = Layout(
+    *HEADER.names, "taller", "groups", "input", "input_record", "multiply", "tall", "short", "output", "output_record"
+)
 SIZES = (2, 4)
 
 
@@ -45,7 +45,9 @@ def emit_winograd(e: Emitter) -> None:
         e.call_address(f.output, kinds, [e.pointer(f.output_record), task, scratch])
 
 
-def _each_tile(e: Emitter, f: SimpleNamespace, task: Value, scratch: Value, body: Callable[[Value, Value], None]) -> None:
+def _each_tile(
+    e: Emitter, f: SimpleNamespace, task: Value, scratch: Value, body: Callable[[Value, Value], None]
+) -> None:
     """body(tile, its v) for the task's tiles."""
     first, last = sharing.share(e, f, task)
     own = e.sub(e.block.ptrtoint(scratch, I64), e.mul(first, f.v_step))
@@ -116,6 +118,7 @@ def _emit_output(e: Emitter, m: int) -> None:
 def transform_input(e: Emitter, matrix: Matrix, x: list[Value]) -> list[Value]:
     """matrix @ x, where the rows of the points p and -p have the same even terms and opposite odd ones."""
     results: list[Value] = []
+    even = odd = None
     for i, row in enumerate(matrix):
         if i and np.array_equal(row, _mirrored(matrix[i - 1])) and not np.array_equal(row, matrix[i - 1]):
             results.append(e.block.fsub(even, odd))

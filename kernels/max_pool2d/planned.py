@@ -58,4 +58,3 @@ def max_pool(target: Target, name: str, x: Map, y: Map, rows: Window, cols: Wind
             step=y.step,
         ),
     )
-

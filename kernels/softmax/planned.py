@@ -1,11 +1,9 @@
 """Softmax for a Plan: the exponential by halving its argument's range, then a polynomial; all in float64.
 
-    exp(x) = 2^k exp(r),    k = round(x / ln 2),    |r| <= ln(2) / 2
+exp(x) = 2^k exp(r),    k = round(x / ln 2),    |r| <= ln(2) / 2
 """
 
 import math
-
-from llvmlite import ir
 
 from resnet_ref.kernels.vector.emit import F32, F64, FLOAT, I64, POINTER, Emitter, Layout, Value
 from resnet_ref.kernels.vector.program import HEADER

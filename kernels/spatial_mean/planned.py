@@ -24,7 +24,9 @@ def emit_mean(e: Emitter) -> None:
 
         (total,) = e.fold(f.pixels, [ir.Constant(wide, [0.0] * e.isa.lanes)], pixel)
         count = e.splat(e.block.uitofp(f.pixels, F64))
-        e.store(e.block.fptrunc(e.block.fdiv(total, count), e.vector), e.at(e.pointer(f.y), e.mul(image, f.step), offset))
+        e.store(
+            e.block.fptrunc(e.block.fdiv(total, count), e.vector), e.at(e.pointer(f.y), e.mul(image, f.step), offset)
+        )
 
 
 def mean(target: Target, name: str, x: Map, y: Map) -> Step:

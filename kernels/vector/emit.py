@@ -75,7 +75,7 @@ class Emitter:
 
     # Numbers and addresses. Pointer arithmetic counts bytes.
 
-    def int(self, value: "int | Value") -> Value:
+    def whole(self, value: "int | Value") -> Value:
         """A 64-bit integer constant (or the value itself)."""
         return I64(value) if isinstance(value, int) else value
 
@@ -83,24 +83,24 @@ class Emitter:
         """pointer + offsets, in bytes."""
         for offset in offsets:
             if not (isinstance(offset, int) and offset == 0):
-                pointer = self.block.gep(pointer, [self.int(offset)], source_etype=I8)
+                pointer = self.block.gep(pointer, [self.whole(offset)], source_etype=I8)
         return pointer
 
     def add(self, a: Value, b: "int | Value") -> Value:
         """a + b, integers."""
-        return self.block.add(a, self.int(b))
+        return self.block.add(a, self.whole(b))
 
     def sub(self, a: "int | Value", b: "int | Value") -> Value:
         """a - b, integers."""
-        return self.block.sub(self.int(a), self.int(b))
+        return self.block.sub(self.whole(a), self.whole(b))
 
     def mul(self, a: Value, b: "int | Value") -> Value:
         """a * b, integers."""
-        return self.block.mul(a, self.int(b))
+        return self.block.mul(a, self.whole(b))
 
     def divmod(self, a: Value, b: "int | Value") -> tuple[Value, Value]:
         """a // b and a % b of integers that are not negative."""
-        return self.block.udiv(a, self.int(b)), self.block.urem(a, self.int(b))
+        return self.block.udiv(a, self.whole(b)), self.block.urem(a, self.whole(b))
 
     def least(self, a: Value, b: Value) -> Value:
         """The lesser of two integers."""
@@ -108,7 +108,7 @@ class Emitter:
 
     def is_at_least(self, a: Value, b: "int | Value") -> Value:
         """1 where a >= b, else 0."""
-        return self.block.zext(self.block.icmp_signed(">=", a, self.int(b)), I64)
+        return self.block.zext(self.block.icmp_signed(">=", a, self.whole(b)), I64)
 
     def local(self, vectors: int) -> Value:
         """Room for vectors in the function's own stack frame."""
@@ -212,7 +212,7 @@ class Emitter:
         for phi, value in zip(phis, results, strict=True):
             phi.add_incoming(value, end)
         done = self.block.append_basic_block(f"{name}.end")
-        self.block.cbranch(self.block.icmp_signed("<", following, self.int(count)), head, done)
+        self.block.cbranch(self.block.icmp_signed("<", following, self.whole(count)), head, done)
         self.block.position_at_end(done)
         return results
 
@@ -225,7 +225,9 @@ class Emitter:
 
         self.fold(self.sub(last, first), [], step)
 
-    def when(self, condition: Value, carried: Sequence[Value], body: Callable[[list[Value]], Sequence[Value]]) -> list[Value]:
+    def when(
+        self, condition: Value, carried: Sequence[Value], body: Callable[[list[Value]], Sequence[Value]]
+    ) -> list[Value]:
         """body(carried) where the integer condition is not 0, else carried as it is."""
         before = self.block.block
         then, end = self.block.append_basic_block("then"), self.block.append_basic_block("end")

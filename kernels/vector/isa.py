@@ -5,7 +5,7 @@ compiled depends on the name alone and a stored object never meets a CPU that la
 """
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import llvmlite.binding as llvm
@@ -18,7 +18,7 @@ class Isa:
     """An instruction set: how wide a vector is, and the register tile that fills its registers (see tile.py).
 
     lanes: float32 numbers in a vector. rows, vectors: the largest tile. fused: whether it multiplies and adds in one
-    rounding. triple, cpu, features: what LLVM compiles for.
+    rounding. triple, cpu, features: what LLVM compiles for. matrix: "amx", "emulated" or none (see matrix.py).
     """
 
     name: str
@@ -29,6 +29,7 @@ class Isa:
     triple: str
     cpu: str
     features: str = ""
+    matrix: str = ""
 
     @property
     def panel(self) -> int:
@@ -42,6 +43,8 @@ _ARM = "aarch64-unknown-linux-gnu"
 AVX512 = Isa("avx512", 16, 14, 2, True, _X86, "x86-64-v4")
 AVX2 = Isa("avx2", 8, 6, 2, True, _X86, "x86-64-v3")
 NEON = Isa("neon", 4, 6, 4, True, _ARM, "generic", "+neon")
+# Not chosen by name but by precision.
+AMX = Isa("amx", 16, 14, 2, True, _X86, "x86-64-v4", "+amx-tile,+amx-bf16", "amx")
 # Vectors of 4 exist almost everywhere; where they do not, LLVM takes them apart.
 PLAIN = Isa("plain", 4, 4, 2, False, "", "")
 NAMES = (AVX512.name, AVX2.name, NEON.name, PLAIN.name)
@@ -73,5 +76,18 @@ def isa_named(name: str | None) -> Isa:
     if not isinstance(name, str) or name not in NAMES:
         raise DeviceError(f"isa must be None or one of {', '.join(NAMES)}; got {name!r}")
     if name not in here:
-        raise DeviceError(f'this machine has no "{name}", only {", ".join(here)}; pass isa=None for the fastest of them')
+        raise DeviceError(
+            f'this machine has no "{name}", only {", ".join(here)}; pass isa=None for the fastest of them'
+        )
     return here[name]
+
+
+def has_amx() -> bool:
+    """Whether this machine has AVX-512 and AMX for bf16."""
+    features = llvm.get_host_cpu_features()
+    return AVX512 in available() and all(features.get(name, False) for name in ("amx-tile", "amx-bf16"))
+
+
+def emulated() -> Isa:
+    """What computes AMX's products without it, slowly: for tests."""
+    return replace(available()[0], name="emulated", lanes=AMX.lanes, matrix="emulated")

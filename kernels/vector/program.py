@@ -2,8 +2,9 @@
 
 An operation is a record that begins with HEADER, and a function of (record, task, scratch). Each thread takes the tasks
 of its own range, then what the others have left, by counting up the counter of that range. Where the next operation
-needs what this one wrote, all wait for each other (`barrier`); waiting spins, and yields to whoever else wants the core.
-How an operation is cut into tasks depends on shapes alone, so results do not depend on the number of threads.
+needs what this one wrote, all wait for each other (`barrier`); waiting spins, and yields to whoever else wants the
+core. How an operation is cut into tasks never decides in which order numbers are added, so results do not depend on the
+number of threads.
 """
 
 from types import SimpleNamespace
@@ -12,7 +13,8 @@ from resnet_ref.kernels.vector.emit import I32, I64, LINE, POINTER, Emitter, Lay
 
 HEADER = Layout("function", "tasks", "barrier")
 # records: [operations] addresses. counters: one cache line for each operation's range of each thread. waiting: how many
-# times a thread has come to a barrier. ticks: where the first thread notes the time at the start and after each operation, or 0.
+# times a thread has come to a barrier. ticks: where the first thread notes the time at the start and after each
+# operation, or 0.
 PROGRAM = Layout("records", "operations", "counters", "waiting", "threads", "ticks")
 SPINS = 2000
 

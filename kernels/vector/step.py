@@ -27,7 +27,7 @@ class Buffer:
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """Activations [N, H, W, C] in a buffer, `skip` bytes from its start; a pixel takes `pitch` floats, C of them used."""
+    """Activations [N, H, W, C] in a buffer, `skip` bytes from its start; a pixel takes `pitch` floats, C used."""
 
     n: int
     h: int
@@ -113,9 +113,9 @@ class Memory:
 class Step:
     """One operation of a program.
 
-    name: the layer, or layer//part; algorithm: how it is computed. tasks: into how many it is cut. fields: given Memory, the values of
-    `layout` but for the header. scratch: bytes that each thread needs. flops: a multiply-add counted as two, as the
-    layer defines it.
+    name: the layer, or layer//part. algorithm: how it is computed. tasks: into how many it is cut. fields: given
+    Memory, the values of `layout` but for the header. scratch: bytes that each thread needs. flops: a multiply-add
+    counted as two, as the layer defines it.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """The threads that run programs: one team for the process, which runs one program at a time.
 
-A helper waits for work in native code for a moment, since the next program often comes at once; then it goes to sleep in
-Python, where it costs nothing.
+A helper waits for work in native code for a moment, since the next program often comes at once; then it goes to sleep
+in Python, where it costs nothing.
 
     caller:  note the program -> a new number for each helper it needs -> wake those asleep -> run -> wait for them
     helper:  wait for another number -> run its share -> count itself as done -> wait ...
@@ -51,7 +51,9 @@ def emit_team(e: Emitter) -> None:
 def _emit_attend(e: Emitter, team: Value, thread: Value, last: Value) -> None:
     """Runs programs as numbers come, and returns when none has come for a while, or LEAVE has; `last`: the newest."""
     b = e.block
-    wait, look, again, work, mine, end = (b.append_basic_block(x) for x in ("wait", "look", "again", "work", "mine", "end"))
+    wait, look, again, work, mine, end = (
+        b.append_basic_block(x) for x in ("wait", "look", "again", "work", "mine", "end")
+    )
     place = e.at(team, _NUMBERS, e.mul(thread, LINE))
     b.branch(wait)
     b.position_at_end(wait)

@@ -51,7 +51,7 @@ def emit_tile(e: Emitter, rows: int, vectors: int) -> None:
         # The residual is asked for now and needed when the sums are done.
         e.when(f.has_residual, [], lambda _: _fetch(e, rows, vectors, residual, residual_table))
         sums = _sum(e, rows, vectors, f, base, table, w, following)
-        sums = _finish(e, rows, vectors, f, sums, bias, residual, residual_table)
+        sums = emit_finish(e, rows, vectors, f, sums, bias, residual, residual_table)
         for row in range(rows):
             for v in range(vectors):
                 e.store(sums[row * vectors + v], e.at(y, v * e.isa.lanes * FLOAT))
@@ -72,10 +72,10 @@ def _sum(
         return [e.block.fadd(value, e.load(e.vector, place)) for value, place in zip(sums, places, strict=True)]
 
     def put_aside(carried: list[Value]) -> list[Value]:
-        since, aside, *sums = carried
+        _, aside, *sums = carried
         for value, place in zip(e.when(aside, sums, add_totals), places, strict=True):
             e.store(value, place)
-        return [e.int(0), e.int(1), *zeros]
+        return [e.whole(0), e.whole(1), *zeros]
 
     def tap(number: Value, carried: list[Value]) -> list[Value]:
         table, w, following, since, aside, *sums = carried
@@ -93,11 +93,16 @@ def _sum(
             # LLVM would give every pixel a counter of its own, and then has too few registers for the sums.
             return [e.opaque(e.add(k, FLOAT)), e.opaque(e.at(w, step)), e.at(following, LINE), *sums]
 
-        k, w, following, *sums = e.fold(f.depth, [e.sub(0, length), w, following, *sums], product, "k")
+        _, w, following, *sums = e.fold(f.depth, [e.sub(0, length), w, following, *sums], product, "k")
         since = e.add(since, f.depth)
-        return [e.at(table, f.tap_step), w, following, *e.when(e.is_at_least(since, LONGEST_SUM), [since, aside, *sums], put_aside)]
+        return [
+            e.at(table, f.tap_step),
+            w,
+            following,
+            *e.when(e.is_at_least(since, LONGEST_SUM), [since, aside, *sums], put_aside),
+        ]
 
-    _, _, _, _, aside, *sums = e.fold(f.taps, [table, w, following, e.int(0), e.int(0), *zeros], tap, "tap")
+    _, _, _, _, aside, *sums = e.fold(f.taps, [table, w, following, e.whole(0), e.whole(0), *zeros], tap, "tap")
     return e.when(aside, sums, add_totals)
 
 
@@ -109,7 +114,7 @@ def _fetch(e: Emitter, rows: int, vectors: int, residual: Value, residual_table:
     return []
 
 
-def _finish(
+def emit_finish(
     e: Emitter,
     rows: int,
     vectors: int,

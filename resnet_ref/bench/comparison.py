@@ -32,6 +32,7 @@ class Plan:
         started = (self.starts + 1) * len(self.contenders) + self.starts * ours if self.starts else 0
         return len(self.batches) * self.rounds * len(self.contenders) + started
 
+
 @dataclass(frozen=True)
 class Times:
     """One contender at one batch. seconds: of each timed run, in order. error: see `agreement.error`."""
@@ -50,6 +51,7 @@ class Times:
         low, _, high = statistics.quantiles(self.seconds, n=4)
         return low, high
 
+
 @dataclass(frozen=True)
 class Batch:
     """All contenders' times, by name, for so many images at a time. flops: of one run (see `shapes.Layer`)."""
@@ -62,6 +64,7 @@ class Batch:
         """A contender's median over that of the first, which is ours."""
         return self.times[name].median / next(iter(self.times.values())).median
 
+
 @dataclass(frozen=True)
 class Comparison:
     """What was measured. peak: GFLOP/s of `fma_peak`, or None. starts: by contender."""
@@ -73,6 +76,7 @@ class Comparison:
     batches: Sequence[Batch]
     starts: Mapping[str, Start]
 
+
 def compare(files: Files, plan: Plan, progress: Callable[[], None]) -> Comparison:
     """Run contenders beside each other. VerificationError where their outputs differ, and then nothing is timed;
     BenchError where one cannot be run."""
@@ -82,6 +86,7 @@ def compare(files: Files, plan: Plan, progress: Callable[[], None]) -> Compariso
     timed = plan.contenders if plan.starts else []
     starts = {one.name: start(one, files, plan.threads, plan.starts, progress) for one in timed}
     return Comparison(files.network, files.size, plan, peak, batches, starts)
+
 
 def _batch(files: Files, plan: Plan, batch: int, true: Outputs, progress: Callable[[], None]) -> Batch:
     with ExitStack() as stack:

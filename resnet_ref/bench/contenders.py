@@ -70,7 +70,7 @@ def our_contenders(texts: Sequence[str], shared: Mapping[str, Any]) -> list[Cont
         name = " ".join([OURS, *(f"{key}={value}" for key, value in options.items())])
         if name in made:
             raise BenchError(f"--ours {text!r} is given twice; give each set of options once")
-        exact = options.get("precision", "float32") in ("float32", "float64")
+        exact = options.get("precision", "float32") in ("float32", "float64", "bf16x6")
         made[name] = Contender(name, OURS, options, exact)
     return list(made.values())
 

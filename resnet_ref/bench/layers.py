@@ -37,7 +37,15 @@ def profiles(files: Files, plan: Plan) -> list[Profile]:
 def profile_text(profile: Profile, peak: float | None) -> str:
     """A table; peak: GFLOP/s of multiply-adds alone."""
     total = sum(step.seconds or 0 for step in profile.steps)
-    header = (f"{profile.contender}, batch {profile.batch}", "algorithm", "passes", "us", "of all", "GFLOP/s", "of peak")
+    header = (
+        f"{profile.contender}, batch {profile.batch}",
+        "algorithm",
+        "passes",
+        "us",
+        "of all",
+        "GFLOP/s",
+        "of peak",
+    )
     body = []
     for step in profile.steps:
         seconds = step.seconds or 0

@@ -11,9 +11,8 @@ from resnet_ref.cli.options import as_json, echo_json, echo_table
 from resnet_ref.cost import Cost, Row, cost
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.vector.executor import thread_count
-from resnet_ref.kernels.vector.isa import isa_named
 from resnet_ref.network import Network
-from resnet_ref.plan.choice import check_algorithm
+from resnet_ref.plan.choice import Way, instruction_set
 from resnet_ref.plan.planner import Planner
 from resnet_ref.plan.report import Described, described
 from resnet_ref.resnet_v1 import DEFAULT_IMAGE_SIZE, UNITS
@@ -77,7 +76,8 @@ def summary(
     title = f"{network.function}, images [{batch}, {height}, {width}, {network.channels}]"
     if planned:
         describe = partial(network.describe, **changes)
-        planner = Planner(describe, _zeros(network), isa_named(isa), thread_count(threads), check_algorithm(algorithm))
+        way = Way(algorithm)
+        planner = Planner(describe, _zeros(network), instruction_set(way, isa), thread_count(threads), way)
         found_plan = described(planner, (batch, height, width, network.channels))
         if as_json:
             echo_json({"network": network.to_json(), "batch": batch, "size": [height, width], **found_plan.to_json()})

@@ -52,6 +52,4 @@ def _conflict(a: Step, b: Step) -> bool:
 
 
 def _overlap(some: Sequence[Buffer], others: Sequence[Buffer]) -> bool:
-    return any(
-        a.offset < b.offset + b.nbytes and b.offset < a.offset + a.nbytes for a in some for b in others
-    )
+    return any(a.offset < b.offset + b.nbytes and b.offset < a.offset + a.nbytes for a in some for b in others)

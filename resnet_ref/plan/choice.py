@@ -2,8 +2,8 @@
 
     seconds = products / RATE + weights / WEIGHTS_RATE + transforms' bytes / TRANSFORM_RATE + waits
 
-The rates were measured once, on two cores of a CPU with AVX-512 (see benchmarks/plan_costs.py). Only their proportions
-matter, and for a choice that changes rounding the number of threads does not enter, so that results do not depend on it.
+The rates were measured once, in whole networks on two cores of a CPU with AVX-512. Only their proportions matter, and
+for a choice that changes rounding the number of threads does not enter, so that results do not depend on it.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,9 +11,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from resnet_ref.errors import DeviceError
-from resnet_ref.kernels.conv2d.planned import Convolution, can_winograd, direct, tile_count, winograd
+from resnet_ref.kernels.conv2d.bf16 import PRODUCTS
+from resnet_ref.kernels.conv2d.bf16_planned import bf16
+from resnet_ref.kernels.conv2d.convolution import Convolution
+from resnet_ref.kernels.conv2d.direct_planned import direct
 from resnet_ref.kernels.conv2d.winograd_matrices import TAPS
+from resnet_ref.kernels.conv2d.winograd_planned import can_winograd, tile_count, winograd
 from resnet_ref.kernels.vector.emit import FLOAT
+from resnet_ref.kernels.vector.isa import AMX, Isa, has_amx, isa_named
+from resnet_ref.kernels.vector.matrix import require_permission
 from resnet_ref.kernels.vector.step import Step, Target
 
 RATE = 220e9  # FLOP/s of the register tile
@@ -27,6 +33,7 @@ LEAST_FUSED = 20  # tiles for each thread below which weights, read by each thre
 # Winograd's output sizes that each algorithm may use. F(2x2) is as exact as the definition. F(4x4) at the points of
 # winograd_matrices.py errs 2 to 3 times as much, which on some networks is more than the accuracy rule allows.
 SIZES = {"auto": (2,), "direct": (), "fast": (2, 4), "tuned": (2,)}
+BF16 = tuple(PRODUCTS)
 Method = Callable[[Target, Convolution], Sequence[Step]]
 
 
@@ -43,11 +50,33 @@ class Candidate:
         return self.method(target, conv)
 
 
-def check_algorithm(algorithm: str) -> str:
-    """The algorithm itself; DeviceError where there is none of this name."""
-    if not isinstance(algorithm, str) or algorithm not in SIZES:
-        raise DeviceError(f"algorithm must be one of {', '.join(SIZES)}; got {algorithm!r}")
-    return algorithm
+@dataclass(frozen=True)
+class Way:
+    """How a user wants convolutions computed. algorithm: one of SIZES. bf16: None, or one of BF16; then nothing else is
+    chosen. DeviceError for another."""
+
+    algorithm: str = "auto"
+    bf16: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.algorithm, str) or self.algorithm not in SIZES:
+            raise DeviceError(f"algorithm must be one of {', '.join(SIZES)}; got {self.algorithm!r}")
+        if self.bf16 is not None and self.algorithm != "auto":
+            raise DeviceError(f"precision {self.bf16!r} has one algorithm; leave out algorithm={self.algorithm!r}")
+
+
+def instruction_set(way: Way, name: str | None) -> Isa:
+    """The instruction set to emit for: the named one, or the fastest here; DeviceError where it is not here."""
+    if way.bf16 is None:
+        return isa_named(name)
+    if name is not None:
+        raise DeviceError(f"precision {way.bf16!r} needs AMX whatever isa says; leave out isa={name!r}")
+    if not has_amx():
+        raise DeviceError(
+            f'precision {way.bf16!r} needs a CPU with AMX (amx-tile, amx-bf16), this one has none; use "float32"'
+        )
+    require_permission()
+    return AMX
 
 
 def candidates(conv: Convolution, algorithm: str, threads: int) -> list[Candidate]:
@@ -78,6 +107,9 @@ def _winograd(conv: Convolution, m: int, threads: int) -> list[Candidate]:
     ]
 
 
-def cheapest(algorithm: str) -> Method:
+def by_model(way: Way) -> Method:
     """Chooses by the model alone."""
-    return lambda target, conv: candidates(conv, algorithm, target.threads)[0](target, conv)
+    precision = way.bf16
+    if precision is not None:
+        return lambda target, conv: bf16(target, conv, precision)
+    return lambda target, conv: candidates(conv, way.algorithm, target.threads)[0](target, conv)

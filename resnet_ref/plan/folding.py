@@ -1,6 +1,6 @@
 """Batch norm in inference is a scale and a shift of each channel: it goes into the weights before it, in float64.
 
-    (conv(x, w) - mean) * s + beta  =  conv(x, w * s) + (beta - mean * s),      s = gamma / sqrt(variance + epsilon)
+(conv(x, w) - mean) * s + beta  =  conv(x, w * s) + (beta - mean * s),      s = gamma / sqrt(variance + epsilon)
 """
 
 from collections.abc import Mapping

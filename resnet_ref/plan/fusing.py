@@ -57,9 +57,7 @@ def fused(layers: Sequence[Layer], wanted: Sequence[Spec]) -> list[Fused]:
             if conv is not None and conv.op == "conv2d" and conv.activation is None and readers[residual] == 1:
                 taken.add(conv)
                 ends[layer] = _end(layer, conv, shortcut, made_by.get(shortcut), readers, taken)
-    return [
-        ends.get(layer) or Fused(layer, layer.output, _activation(layer)) for layer in layers if layer not in taken
-    ]
+    return [ends.get(layer) or Fused(layer, layer.output, _activation(layer)) for layer in layers if layer not in taken]
 
 
 def _end(

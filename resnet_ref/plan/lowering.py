@@ -1,15 +1,16 @@
 """From layers to steps, on maps in memory.
 
 The first layers of a network have large activations and small weights, the last ones the reverse. So a batch goes
-through the first layers a few images at a time, as many as a cache holds, in the same few buffers, and through the
-others all at once, so that weights are read once.
+through the first layers a few images at a time, as many as a cache holds, and through the others all at once, so that
+weights are read once. Every pass has buffers of its own, but the same bytes, since they are not needed together.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from resnet_ref.kernels.arrays import Array
-from resnet_ref.kernels.conv2d.planned import Convolution, can_take_dense
+from resnet_ref.kernels.conv2d.convolution import Convolution
+from resnet_ref.kernels.conv2d.direct_planned import can_take_dense
 from resnet_ref.kernels.max_pool2d.planned import max_pool
 from resnet_ref.kernels.pointwise.planned import add
 from resnet_ref.kernels.softmax.planned import softmax
@@ -48,20 +49,18 @@ class Lowering:
             if layer.output in read_later:
                 self.maps[layer.output] = self._new(layer.output, batch)
         self.steps: list[Step] = []
-        passing: dict[Spec, Map] = {}
         for start in range(0, batch, few):
-            self._pass(early, passing, start, min(start + few, batch))
+            self._pass(early, start, min(start + few, batch))
         for layer in late:
             self.maps[layer.output] = self._new(layer.output, batch)
             self.steps += self._prepare(layer, self.maps)
 
-    def _pass(self, layers: Sequence[Fused], passing: dict[Spec, Map], first: int, last: int) -> None:
-        """The layers for images first .. last - 1; `passing`: maps that every pass uses again."""
+    def _pass(self, layers: Sequence[Fused], first: int, last: int) -> None:
+        """The layers for images first .. last - 1."""
         maps = {spec: whole.images(first, last) for spec, whole in self.maps.items()}
         for layer in layers:
             if layer.output not in maps:
-                whole = passing.setdefault(layer.output, self._new(layer.output, last - first))
-                maps[layer.output] = whole.images(0, last - first)
+                maps[layer.output] = self._new(layer.output, last - first)
             self.steps += self._prepare(layer, maps)
 
     def _new(self, spec: Spec, images: int) -> Map:

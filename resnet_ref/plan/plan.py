@@ -18,7 +18,8 @@ Describe = Callable[[Handle], tuple[Handle, MutableMapping[str, Any]]]
 class Plan:
     """Runs a network on images [N, H, W, C] of one shape; not to be called by two threads at once.
 
-    describe: given a handle, slim's (net, end_points); inference only. outputs: what a call gives, end points by name, or RESULT: the probabilities, or what the network ends in.
+    describe: given a handle, slim's (net, end_points); inference only. outputs: what a call gives, end points by name,
+    or RESULT: the probabilities, or what the network ends in.
     """
 
     def __init__(

@@ -14,11 +14,12 @@ from resnet_ref.kernels.library import library
 from resnet_ref.kernels.vector.isa import Isa
 from resnet_ref.kernels.vector.step import Target
 from resnet_ref.plan import tuning
-from resnet_ref.plan.choice import Method, cheapest
+from resnet_ref.plan.choice import Method, Way, by_model
 from resnet_ref.plan.plan import RESULT, Describe, Plan
 from resnet_ref.shapes import Shapes, Spec
 
 MOST_PLANS = 8  # that are kept for later; one at work is not among them
+MOST_BYTES = 1 << 30  # of their memory, but for the last one's
 MOST_PIXELS = 1 << 22  # of images that go through a plan at once; larger batches go in parts
 Key = tuple[tuple[int, ...], tuple[str, ...]]
 
@@ -34,11 +35,8 @@ class Planner:
     Calls from several threads are safe: a plan serves one call at a time, and a second call finds or makes another.
     """
 
-    def __init__(
-        self, describe: Describe, weights: Mapping[str, Array], isa: Isa, threads: int, algorithm: str
-    ) -> None:
-        """algorithm: one of choice.SIZES."""
-        self._describe, self._weights, self._algorithm = describe, weights, algorithm
+    def __init__(self, describe: Describe, weights: Mapping[str, Array], isa: Isa, threads: int, way: Way) -> None:
+        self._describe, self._weights, self._way = describe, weights, way
         self._target = Target(library(isa), threads)
         self._tuned = lru_cache(maxsize=64)(self._tune)
         self._idle: OrderedDict[int, tuple[Key, Plan]] = OrderedDict()  # the least recently used first
@@ -57,7 +55,7 @@ class Planner:
 
     def plan(self, shape: Sequence[int], outputs: Sequence[str]) -> Plan:
         """A new plan for images of a shape."""
-        choose = self._tuned(tuple(shape)) if self._algorithm == tuning.ALGORITHM else cheapest(self._algorithm)
+        choose = self._tuned(tuple(shape)) if self._way.algorithm == tuning.ALGORITHM else by_model(self._way)
         return self._made(shape, outputs, choose)
 
     def _made(self, shape: Sequence[int], outputs: Sequence[str], choose: Method) -> Plan:
@@ -84,8 +82,11 @@ class Planner:
     def _give(self, key: Key, plan: Plan) -> None:
         with _lock:
             self._idle[id(plan)] = (key, plan)
-            while len(self._idle) > MOST_PLANS:
+            while len(self._idle) > MOST_PLANS or (len(self._idle) > 1 and self._bytes() > MOST_BYTES):
                 self._idle.popitem(last=False)
+
+    def _bytes(self) -> int:
+        return sum(plan.program.nbytes for _, plan in self._idle.values())
 
     def _nothing(self, shape: tuple[int, ...], outputs: Sequence[str]) -> dict[str, Array]:
         net, end_points = self._describe(Handle(Shapes(), Spec(shape)))

@@ -13,8 +13,8 @@ from resnet_ref.plan.planner import Planner
 class Row:
     """A step, all its passes over parts of a batch together.
 
-    passes: how often it runs. tasks: into how many each is cut. flops: as the layer defines them, a multiply-add as two.
-    weights: bytes in the kernel's layout. seconds: the median of some runs, where it was timed.
+    passes: how often it runs. tasks: into how many each is cut. flops: as the layer defines them, a multiply-add as
+    two. weights: bytes in the kernel's layout. seconds: the median of some runs, where it was timed.
     """
 
     layer: str

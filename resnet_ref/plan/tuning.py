@@ -1,7 +1,7 @@
-"""Choices refined by timing: every way to compute each convolution is tried inside the whole network, and the fastest kept.
+"""Choices refined by timing: each way to compute a convolution is tried inside the whole network, the fastest kept.
 
-Alone, a convolution finds its weights in the cache, and another way may win. What was found is remembered on disk for the
-same convolutions, instruction set, threads and processor.
+Alone, a convolution finds its weights in the cache, and another way may win. What was found is remembered on disk for
+the same convolutions, instruction set, threads and processor.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import llvmlite.binding as llvm
 
-from resnet_ref.kernels.conv2d.planned import Convolution
+from resnet_ref.kernels.conv2d.convolution import Convolution
 from resnet_ref.kernels.vector import cache
 from resnet_ref.kernels.vector.step import Step, Target
 from resnet_ref.plan.choice import Method, candidates

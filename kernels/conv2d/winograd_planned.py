@@ -1,0 +1,229 @@
+"""Winograd's convolution for a Plan: transformed weights, tables of tiles, the stages' records."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from resnet_ref.kernels.activation import bounds
+from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.conv2d.convolution import Convolution, epilogue, packed
+from resnet_ref.kernels.conv2d.multiply import MULTIPLY
+from resnet_ref.kernels.conv2d.products import pack, product, row_by_row
+from resnet_ref.kernels.conv2d.winograd import FUSED, INPUT, OUTPUT
+from resnet_ref.kernels.conv2d.winograd_matrices import TAPS, transformed_weights
+from resnet_ref.kernels.vector import sharing
+from resnet_ref.kernels.vector.emit import float_bits
+from resnet_ref.kernels.vector.step import Buffer, Map, Memory, Step, Target
+
+
+def can_winograd(conv: Convolution) -> bool:
+    """Whether Winograd's algorithm computes this convolution: 3x3, stride 1, no residual; any rate and padding."""
+    return (
+        conv.rows.size == conv.cols.size == TAPS and conv.rows.stride == conv.cols.stride == 1 and conv.residual is None
+    )
+
+
+def winograd(target: Target, conv: Convolution, m: int, fused_tiles: int | None) -> list[Step]:
+    """The convolution by F(m x m, 3 x 3); fused_tiles: at most so many a task, or None for staged."""
+    w, bias = packed(target, conv, f"winograd_{m}", lambda w: pack(transformed_weights(w, m), target.library))
+    ys, xs = _tile_origins(conv.y.h, m, conv.rows.rate), _tile_origins(conv.y.w, m, conv.cols.rate)
+    tiles = conv.x.n * len(ys) * len(xs)
+    build = _Winograd(target, conv, m, w, bias, ys, xs, tiles)
+    return build.staged() if fused_tiles is None else build.fused(fused_tiles)
+
+
+def tile_count(conv: Convolution, m: int) -> int:
+    """Tiles of m x m outputs that cover y."""
+    return conv.x.n * len(_tile_origins(conv.y.h, m, conv.rows.rate)) * len(_tile_origins(conv.y.w, m, conv.cols.rate))
+
+
+def _tile_origins(outputs: int, m: int, rate: int) -> Array:
+    """First output of each tile along one axis; a tile's outputs are `rate` apart."""
+    return np.concatenate([np.arange(phase, outputs, m * rate) for phase in range(min(rate, outputs))])
+
+
+@dataclass(frozen=True, eq=False)
+class _Winograd:
+    target: Target
+    conv: Convolution
+    m: int
+    w: Array
+    bias: Array
+    ys: Array
+    xs: Array
+    tiles: int
+
+    @property
+    def groups(self) -> int:
+        return (self.m + TAPS - 1) ** 2
+
+    def staged(self) -> list[Step]:
+        conv, library = self.conv, self.target.library
+        v = Buffer(self.groups * self.tiles * conv.x.step)
+        product = Buffer(self.groups * self.tiles * conv.y.step)
+        count, ranges = self.target.shares(self.tiles)
+        tiles, heights = sharing.shares(self.tiles, library.isa.rows)
+        panels = -(-conv.y.c // library.isa.panel)
+        blocks = {"block_tiles": tiles, "block_panels": panels, "by_panel": 1}
+
+        def stage(name: str, layout, function: str, count: int, reads, writes, fields) -> Step:  # type: ignore[no-untyped-def]
+            return Step(
+                f"{conv.name}//{name}",
+                f"F({self.m}x{self.m}) staged",
+                library[function],
+                layout,
+                count,
+                reads,
+                writes,
+                fields,
+            )
+
+        return [
+            stage(
+                "input",
+                INPUT,
+                f"winograd_input_{self.m}",
+                count,
+                (conv.x.buffer,),
+                (v,),
+                lambda memory: self._input(memory, ranges, memory.address(v), self.tiles, 0),
+            ),
+            Step(
+                conv.name,
+                f"F({self.m}x{self.m}) staged",
+                library["multiply"],
+                MULTIPLY,
+                self.groups,
+                (v,),
+                (product,),
+                lambda memory: self._product(
+                    memory, heights, tiles, memory.address(v), memory.address(product), self.tiles, blocks, 0
+                ),
+                flops=conv.flops,
+                weights=(self.w, self.bias),
+            ),
+            stage(
+                "output",
+                OUTPUT,
+                f"winograd_output_{self.m}",
+                count,
+                (product,),
+                (conv.y.buffer,),
+                lambda memory: self._output(memory, ranges, memory.address(product), self.tiles, 0),
+            ),
+        ]
+
+    def fused(self, most: int) -> list[Step]:
+        conv, library = self.conv, self.target.library
+        threads = self.target.threads
+        tasks = threads * -(-self.tiles // (threads * most))  # as many for each thread
+        count, ranges = sharing.shares(self.tiles, -(-self.tiles // tasks))
+        held = ranges["height"] + (ranges["taller"] > 0)
+        v_bytes = self.groups * held * conv.x.step
+        panels = -(-conv.y.c // library.isa.panel)
+
+        def fields(memory: Memory) -> dict[str, int]:
+            def record(layout, values: dict[str, int]) -> int:  # type: ignore[no-untyped-def]
+                header = {"function": 0, "tasks": 0, "barrier": 0}
+                return memory.keep(np.array(layout.pack(**header, **values), np.int64))
+
+            def product(size: int) -> int:
+                tiles, heights = sharing.shares(size, library.isa.rows)
+                blocks = {"block_tiles": tiles, "block_panels": panels, "by_panel": 1}
+                return record(MULTIPLY, self._product(memory, heights, tiles, 0, v_bytes, held, blocks, 1))
+
+            return {
+                "taller": ranges["taller"],
+                "groups": self.groups,
+                "input": library[f"winograd_input_{self.m}"],
+                "input_record": record(INPUT, self._input(memory, ranges, 0, held, 1)),
+                "multiply": library["multiply"],
+                "tall": product(held),
+                "short": product(ranges["height"]),
+                "output": library[f"winograd_output_{self.m}"],
+                "output_record": record(OUTPUT, self._output(memory, ranges, v_bytes, held, 1)),
+            }
+
+        return [
+            Step(
+                conv.name,
+                f"F({self.m}x{self.m}) fused",
+                library["winograd_fused"],
+                FUSED,
+                count,
+                (conv.x.buffer,),
+                (conv.y.buffer,),
+                fields,
+                scratch=v_bytes + self.groups * held * conv.y.step,
+                flops=conv.flops,
+                weights=(self.w, self.bias),
+            )
+        ]
+
+    def _input(self, memory: Memory, ranges: dict[str, int], v: int, tiles: int, in_scratch: int) -> dict[str, int]:
+        x = self.conv.x
+        return {
+            **ranges,
+            "in_scratch": in_scratch,
+            "x": memory.base,
+            "table": memory.table(self._table(memory, x, -self.conv.rows.before, -self.conv.cols.before, memory.zeros)),
+            "v": v,
+            "v_step": x.step,
+            "v_group": tiles * x.step,
+        }
+
+    def _output(self, memory: Memory, ranges: dict[str, int], v: int, tiles: int, in_scratch: int) -> dict[str, int]:
+        y = self.conv.y
+        low, high = bounds(self.conv.activation)
+        return {
+            **ranges,
+            "in_scratch": in_scratch,
+            "y": memory.base,
+            "table": memory.table(self._table(memory, y, 0, 0, memory.waste)),
+            "v": v,
+            "v_step": y.step,
+            "v_group": tiles * y.step,
+            "bias": self.bias.ctypes.data,
+            "low": float_bits(low),
+            "high": float_bits(high),
+        }
+
+    def _table(self, memory: Memory, of: Map, top: int, left: int, outside: Buffer) -> Array:
+        """Places of each tile's pixels in a map: of x, n x n from (top, left) of the tile; of y, m x m."""
+        side = self.m if of is self.conv.y else self.m + TAPS - 1
+        ys = (self.ys[:, None] + top + self.conv.rows.rate * np.arange(side))[:, None, :, None]
+        xs = (self.xs[:, None] + left + self.conv.cols.rate * np.arange(side))[None, :, None, :]
+        return of.places(memory.index(of), ys, xs, memory.index(outside))  # [N, TY, TX, side, side]
+
+    def _product(
+        self,
+        memory: Memory,
+        heights: dict[str, int],
+        tiles: int,
+        x: int,
+        y: int,
+        rows: int,
+        blocks: dict[str, int],
+        in_scratch: int,
+    ) -> dict[str, int]:
+        conv = self.conv
+        depth, isa = conv.x.c, self.target.library.isa
+        return {
+            **epilogue(None),
+            **row_by_row(memory, conv.x, isa.rows),
+            "y_step": conv.y.step,
+            **product(self.target, heights, tiles, -(-conv.y.c // isa.panel), depth, conv.y.c),
+            **blocks,
+            "x": x,
+            "x_group": rows * conv.x.step,
+            "w": self.w.ctypes.data,
+            "w_group": self.w[0].nbytes,
+            "bias": memory.address(memory.zeros),
+            "y": y,
+            "y_group": rows * conv.y.step,
+            "residual": 0,
+            "residual_step": 0,
+            "residual_table": 0,
+            "residual_table_step": 0,
+            "in_scratch": in_scratch,
+        }
