@@ -29,10 +29,18 @@ from resnet_ref.shapes import Shapes, Spec
 from variables import random_variables
 
 Weights = dict[str, Any]
-ALLOWED = {"auto": 4, "direct": 4, "fast": 20}
+ALLOWED = {"auto": 4, "direct": 4, "fast": 20}  # times the definition's own error in float32
 IMAGES = (np.random.default_rng(3).standard_normal((5, 29, 26, 3)) * 60).astype(np.float32)
 DESCRIBE = Network.from_json(TINY).describe
 END_POINTS = list(DESCRIBE(Handle(Shapes(), Spec(IMAGES.shape)))[1])
+
+
+METHODS: dict[str, METHOD] = {
+    "direct": direct,
+    "F(2x2) staged": partial(winograd, m=2, fused_tiles=None),
+    "F(2x2) fused": partial(winograd, m=2, fused_tiles=28),
+    "F(4x4) fused": partial(winograd, m=4, fused_tiles=28),
+}
 
 
 def eager(images: Array, weights: Weights, dtype: str = "float64") -> dict[str, Array]:
@@ -60,11 +68,10 @@ def assert_near(found: dict[str, Array], images: Array, weights: Weights) -> Non
 )  # fmt: skip
 def test_any_network_is_as_near_to_float64_as_the_definition_in_float32_is(network, algorithm, isa, threads, data):
     """All end points, some, and only the result: fused less and less, and equally right."""
-    truth, single = network.run("definition", "float64"), network.run("definition")
-    largest, allowed = 0.0, {}
-    for name, value in truth.items():
-        largest = max(largest, error(single[name], value))
-        allowed[name] = ALLOWED[algorithm] * largest + 4 * EPS
+    truth = network.run("definition", "float64")
+    largest, allowed = network.float32_errors(), {}
+    for name in truth:
+        allowed[name] = ALLOWED[algorithm] * largest[name] + 4 * EPS
     some = data.draw(st.lists(st.sampled_from(list(truth)), unique=True))
     how = {"algorithm": algorithm, "isa": isa, "threads": threads}
     for names in (list(truth), some, []):
@@ -82,11 +89,11 @@ def unit_by_hand(inputs: Handle, *, kernel: int, rate: int) -> Handle:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("algorithm", ALLOWED)
+@pytest.mark.parametrize("method", ["direct", "F(2x2) staged", "F(2x2) fused"])
 @pytest.mark.parametrize("kernels", [(3,), (5,), (3, 1), (1, 3), (7, 3)])
-@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+@pytest.mark.parametrize("channels", [1, 3, 5])
 def test_images_of_few_channels_reach_whatever_reads_them_first(
-    isa: str, algorithm: str, kernels: tuple[int, ...], channels: int
+    isa: str, method: str, kernels: tuple[int, ...], channels: int
 ) -> None:
     """Pixels may lie side by side only where all that read them take that."""
     blocks = [Block(f"block{i}", unit_by_hand, [{"kernel": kernel}]) for i, kernel in enumerate(kernels)]
@@ -96,8 +103,8 @@ def test_images_of_few_channels_reach_whatever_reads_them_first(
     weights = random_variables(shapes.variables)
     images = np.random.default_rng(channels).standard_normal((2, 9, 8, channels)).astype(np.float32)
     truth, _ = call(images, weights=weights, device="definition", dtype="float64")
-    found = planned(call, weights, images, [RESULT], algorithm=algorithm, isa=isa)[RESULT]
-    assert error(found, truth) <= 1e-6 * ALLOWED[algorithm]
+    found = planned(call, weights, images, [RESULT], forced(METHODS[method]), isa=isa)[RESULT]
+    assert error(found, truth) <= 2e-6
 
 
 def test_a_network_of_no_layers_gives_the_images() -> None:
@@ -207,13 +214,6 @@ def test_results_are_new_arrays_and_inputs_are_not_modified(tiny_variables: Weig
         np.testing.assert_array_equal(value, kept[name])
 
 
-METHODS: dict[str, METHOD] = {
-    "direct": direct,
-    "F(2x2) staged": partial(winograd, m=2, fused_tiles=None),
-    "F(4x4) fused": partial(winograd, m=4, fused_tiles=28),
-}
-
-
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("few", "passes"), [(1, 5), (2, 3), (3, 2), (5, 1)])
 def test_a_batch_in_passes_gives_the_bits_of_the_whole(
@@ -242,7 +242,7 @@ def test_the_result_of_an_image_does_not_depend_on_the_images_beside_it(tiny_var
 
 
 def test_a_plan_that_tables_cannot_address_is_refused(tiny_variables: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(program, "ADDRESSABLE", 100_000)
     with pytest.raises(MemoryError, match="give fewer images or end points at a time"):
         planner_for(tiny_variables)(IMAGES, END_POINTS)
 
@@ -254,10 +254,11 @@ def test_a_plan_that_tables_cannot_address_is_refused(tiny_variables: Weights, m
         ({"algorithm": None}, "algorithm must be one of auto, direct, fast, tuned; got None"),
         ({"algorithm": ["auto"]}, "algorithm must be one of"),
         ({"isa": "mmx"}, "isa must be None or one of avx512, avx2, neon, plain; got 'mmx'"),
-        ({"precision": "bfloat16"}, "precision must be one of float32, float64; got 'bfloat16'"),
+        ({"precision": "float16"}, "precision must be one of float32, float64"),
+        ({"precision": None}, "precision must be one of float32, float64"),
         ({"device": "cpu", "precision": "float64"}, '"definition" computes in float64 too'),
-        ({"device": "definition", "algorithm": "direct"}, 'algorithm and isa are for device "cpu"'),
-        ({"device": "definition", "isa": "plain"}, 'algorithm and isa are for device "cpu"'),
+        ({"device": "definition", "algorithm": "direct"}, 'are for device "cpu"'),
+        ({"device": "definition", "isa": "plain"}, 'are for device "cpu"'),
     ],
 )
 def test_an_option_there_is_not_is_an_error_that_lists_what_there_is(options: dict[str, Any], said: str) -> None:

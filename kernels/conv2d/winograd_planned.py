@@ -11,16 +11,20 @@ from resnet_ref.kernels.conv2d.multiply import MULTIPLY
 from resnet_ref.kernels.conv2d.products import pack, product, row_by_row
 from resnet_ref.kernels.conv2d.winograd import FUSED, INPUT, OUTPUT
 from resnet_ref.kernels.conv2d.winograd_matrices import TAPS, transformed_weights
+from resnet_ref.kernels.geometry import Window
 from resnet_ref.kernels.vector import sharing
 from resnet_ref.kernels.vector.emit import float_bits
 from resnet_ref.kernels.vector.step import Buffer, Map, Memory, Step, Target
 
 
 def can_winograd(conv: Convolution) -> bool:
-    """Whether Winograd's algorithm computes this convolution: 3x3, stride 1, no residual; any rate and padding."""
-    return (
-        conv.rows.size == conv.cols.size == TAPS and conv.rows.stride == conv.cols.stride == 1 and conv.residual is None
-    )
+    """Whether Winograd's algorithm computes this convolution: no residual, and windows that it takes."""
+    return takes(conv.rows, conv.cols) and conv.residual is None
+
+
+def takes(rows: Window, cols: Window) -> bool:
+    """3x3, stride 1; any rate and padding. Pixels must be whole vectors."""
+    return rows.size == cols.size == TAPS and rows.stride == cols.stride == 1
 
 
 def winograd(target: Target, conv: Convolution, m: int, fused_tiles: int | None) -> list[Step]:

@@ -38,7 +38,7 @@ def barriers(steps: Sequence[Step]) -> list[bool]:
     """After which steps all threads wait: where the next touches bytes that one since the last wait wrote, or read."""
     waits = []
     since: list[Step] = []
-    for step, following in zip(steps, [*steps[1:], None], strict=True):
+    for step, following in zip(steps, [*steps, None][1:], strict=True):
         since.append(step)
         wait = following is None or any(_conflict(earlier, following) for earlier in since)
         waits.append(wait)

@@ -11,6 +11,7 @@ from functools import partial
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.conv2d.convolution import Convolution
 from resnet_ref.kernels.conv2d.direct_planned import can_take_dense
+from resnet_ref.kernels.conv2d.winograd_planned import takes as winograd_takes
 from resnet_ref.kernels.max_pool2d.planned import max_pool
 from resnet_ref.kernels.pointwise.planned import add
 from resnet_ref.kernels.softmax.planned import softmax
@@ -107,12 +108,13 @@ def _nhwc(spec: Spec) -> tuple[int, ...]:
 def _images(layers: Sequence[Fused], images: Spec, lanes: int) -> Map:
     """Images as they come, where all that read them take that; else with whole vectors for each pixel."""
     n, h, w, c = images.shape
-    readers = [layer for layer in layers if images in layer.inputs]
-    dense = all(
-        layer.layer.op == "conv2d"
-        and images is not layer.residual
-        and layer.layer.cols is not None
-        and can_take_dense(layer.layer.cols, c, lanes)
-        for layer in readers
-    )
+    dense = all(_takes_dense(layer, images, lanes) for layer in layers if images in layer.inputs)
     return new_map(n, h, w, c, 1 if dense else lanes)
+
+
+def _takes_dense(reader: Fused, images: Spec, lanes: int) -> bool:
+    """Whether that layer can read images whose pixels lie side by side, whatever algorithm is chosen for it."""
+    rows, cols = reader.layer.rows, reader.layer.cols
+    if reader.layer.op != "conv2d" or images is reader.residual or rows is None or cols is None:
+        return False
+    return can_take_dense(cols, images.shape[3], lanes) and not winograd_takes(rows, cols)

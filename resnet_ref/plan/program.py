@@ -14,6 +14,8 @@ from resnet_ref.kernels.vector.program import HEADER, PROGRAM
 from resnet_ref.kernels.vector.step import Buffer, Map, Memory, Step, Target
 from resnet_ref.plan.arena import barriers, lay_out
 
+ADDRESSABLE = FLOAT << 31  # bytes: tables hold offsets as int32, in floats
+
 
 class Program:
     """Runs its steps; between runs its memory is nobody's but the caller's. Not to be run by two threads at once."""
@@ -23,6 +25,8 @@ class Program:
         self.target, self.steps = target, tuple(steps)
         zeros, lowest, waste = (Buffer(widest * FLOAT) for _ in range(3))
         nbytes = lay_out(steps, [zeros, lowest, waste, *(m.buffer for m in kept)])
+        if nbytes > ADDRESSABLE:
+            raise MemoryError(f"this takes {nbytes} bytes at once; give fewer images or end points at a time")
         self._arena = aligned(nbytes)
         self.memory = Memory(self._arena, zeros, lowest, waste)
         self._floats(lowest)[:] = LOWEST
@@ -83,6 +87,8 @@ class Program:
         return whole * taken / max(1, int(taken.sum()))
 
     def _run(self, program: Array) -> None:
+        if not self.steps:
+            return
         self._counters[:] = 0
         library, threads = self.target.library, self.target.threads
         team.run(library, program.ctypes.data, threads, self._scratch.ctypes.data, self._scratch_step)

@@ -7,7 +7,7 @@ the same convolutions, instruction set, threads and processor.
 import hashlib
 import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import llvmlite.binding as llvm
 
@@ -42,48 +42,53 @@ def tuned(target: Target, make_plan: Callable[[Method], Plan]) -> Method:
 
 
 def _choose(names: Mapping[str, str]) -> Method:
+    """By name; by the model where the kind was not timed, as when another end point is wanted."""
+
     def choose(target: Target, conv: Convolution) -> Sequence[Step]:
         ways = {candidate.name: candidate for candidate in candidates(conv, ALGORITHM, target.threads)}
-        return ways.get(names[conv.kind], next(iter(ways.values())))(target, conv)
+        return ways.get(names.get(conv.kind, ""), next(iter(ways.values())))(target, conv)
 
     return choose
 
 
 def _remembered(key: str, kinds: Sequence[str]) -> dict[str, str] | None:
-    data = cache.read(key)
-    if data is None:
+    try:
+        known = json.loads(cache.read(key) or b"")
+    except ValueError:
         return None
-    known = json.loads(data)
-    return known if isinstance(known, dict) and set(known) == set(kinds) else None
+    is_ours = isinstance(known, dict) and set(known) == set(kinds) and all(isinstance(n, str) for n in known.values())
+    return known if is_ours else None
 
 
 def _timed(convolutions: Sequence[Convolution], make_plan: Callable[[Method], Plan]) -> dict[str, str]:
     """Kind of convolution -> the name of its fastest way."""
     seconds: dict[str, dict[str, float]] = {}
-    most = max((len(candidates(conv, ALGORITHM, 1)) for conv in convolutions), default=0)
-    for number in range(most):
-        chosen: dict[str, tuple[str, str]] = {}  # a layer's kind, and the way it is computed this time
-
-        def choose(target: Target, conv: Convolution, number: int = number, chosen=chosen) -> Sequence[Step]:  # type: ignore[no-untyped-def]
-            ways = candidates(conv, ALGORITHM, target.threads)
-            way = ways[min(number, len(ways) - 1)]
-            chosen[conv.name] = (conv.kind, way.name)
-            return way(target, conv)
-
-        for name, taken in _by_layer(make_plan(choose)).items():
-            if name in chosen:
-                kind, way = chosen[name]
+    for number in range(max((len(candidates(conv, ALGORITHM, 1)) for conv in convolutions), default=0)):
+        made: dict[Step, tuple[str, str]] = {}  # the kind that a step is for, and the way it is computed this time
+        for step, taken in _seconds(make_plan(_in_turn(number, made))):
+            if step in made:
+                kind, way = made[step]
                 ways = seconds.setdefault(kind, {})
                 ways[way] = ways.get(way, 0.0) + taken
     return {kind: min(ways, key=lambda way: ways[way]) for kind, ways in seconds.items()}
 
 
-def _by_layer(plan: Plan) -> dict[str, float]:
-    """Median seconds of each layer: a convolution's steps together, under its name."""
+def _in_turn(number: int, made: dict[Step, tuple[str, str]]) -> Method:
+    """Chooses each convolution's way of that number, or its last, and notes the steps."""
+
+    def choose(target: Target, conv: Convolution) -> Sequence[Step]:
+        ways = candidates(conv, ALGORITHM, target.threads)
+        way = ways[min(number, len(ways) - 1)]
+        steps = way(target, conv)
+        made.update(dict.fromkeys(steps, (conv.kind, way.name)))
+        return steps
+
+    return choose
+
+
+def _seconds(plan: Plan) -> Iterable[tuple[Step, float]]:
+    """Each step's median."""
     program = plan.program
     program.seconds()
     runs = [program.seconds() for _ in range(RUNS)]
-    layers: dict[str, float] = {}
-    for step, *taken in zip(program.steps, *runs, strict=True):
-        layers[step.layer] = layers.get(step.layer, 0.0) + statistics.median(taken)
-    return layers
+    return zip(program.steps, map(statistics.median, zip(*runs, strict=True)), strict=True)
