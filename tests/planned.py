@@ -9,10 +9,14 @@ from numpy.typing import NDArray
 
 from resnet_ref import kernels
 from resnet_ref.kernels.conv2d.convolution import Convolution
+from resnet_ref.kernels.conv2d.direct_planned import direct
+from resnet_ref.kernels.conv2d.winograd_planned import can_winograd
 from resnet_ref.kernels.geometry import Window
 from resnet_ref.kernels.library import library
 from resnet_ref.kernels.vector.isa import available, isa_named
 from resnet_ref.kernels.vector.step import Map, Step, Target, new_map
+from resnet_ref.plan import choice
+from resnet_ref.plan.plan import Plan
 from resnet_ref.plan.program import Program
 
 Array = NDArray[Any]
@@ -99,3 +103,31 @@ def defined(
 def whole(rng: np.random.Generator, *shape: int) -> Array:
     """float32 whole numbers from -4 to 4: sums of their products are exact in float32, in any order."""
     return rng.integers(-4, 5, shape).astype(np.float32)
+
+
+def planned(
+    describe: Any,
+    weights: Mapping[str, Array],
+    images: Array,
+    outputs: Sequence[str],
+    choose: METHOD | None = None,
+    *,
+    algorithm: str = "auto",
+    isa: str = ISAS[0],
+    threads: int = 1,
+) -> dict[str, Array]:
+    """A network by a Plan of its own; choose: instead of the algorithm."""
+    made = Plan(
+        describe,
+        weights,
+        target_for(isa, threads),
+        images.shape,
+        outputs,
+        choose or choice.by_model(choice.Way(algorithm)),
+    )
+    return made(images)
+
+
+def forced(method: METHOD) -> METHOD:
+    """`method` wherever Winograd's algorithms can be, else the direct one."""
+    return lambda target, conv: (method if can_winograd(conv) else direct)(target, conv)

@@ -149,7 +149,8 @@ def test_a_helper_that_found_no_work_at_first_does_not_leave(load: Load) -> None
 
 
 BEGIN = """
-import os, signal, sys, threading, time
+import faulthandler, os, signal, sys, threading, time
+faulthandler.dump_traceback_later(40, exit=True)  # where it hangs, if it does
 import numpy as np
 from resnet_ref import load_model
 
@@ -225,8 +226,8 @@ def test_after_many_interrupts_a_model_still_answers(tiny_file: Path) -> None:
 signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
 caught = 0
 while caught < 200:
-    signal.setitimer(signal.ITIMER_REAL, .001 + .00001 * caught)
     try:
+        signal.setitimer(signal.ITIMER_REAL, .001 + .00001 * caught)
         while True:
             model(images)
     except KeyboardInterrupt:

@@ -14,6 +14,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -126,7 +127,8 @@ class _Helper:
         self.slot[0] = 0  # LEAVE, where another was sent home
         self.last = self.slot.copy()
         self.asleep = False
-        self.bell = threading.Semaphore(0)
+        # Not a Semaphore, which is Python: an exception in the middle of it would leave it locked.
+        self.bell: SimpleQueue[None] = SimpleQueue()
         self.attend = native(library, "attend", 3)
         self.arguments = (memory.ctypes.data, thread, self.last.ctypes.data)
         self.thread = threading.Thread(target=self._serve, name=f"resnet-ref {thread}", daemon=True)
@@ -140,16 +142,16 @@ class _Helper:
             # Asleep first, then a last look: the caller writes the number first and then looks who sleeps.
             self.asleep = True
             if self.slot[0] == self.last[0]:
-                self.bell.acquire()
+                self.bell.get()
             self.asleep = False
 
     def wake(self) -> None:
         if self.asleep:
-            self.bell.release()
+            self.bell.put(None)
 
     def leave(self) -> None:
         self.slot[0] = LEAVE
-        self.bell.release()
+        self.bell.put(None)
         self.thread.join()
 
 

@@ -1,0 +1,87 @@
+"""Networks that nobody chose: random blocks, sizes and options, as calls of ours."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from variables import random_variables
+
+from resnet_ref import resnet_v1
+from resnet_ref.handle import Handle
+from resnet_ref.resnet_utils import Block
+from resnet_ref.shapes import Shapes, Spec
+
+UNIT = st.fixed_dictionaries(
+    {"depth": st.integers(1, 37), "depth_bottleneck": st.integers(1, 19), "stride": st.integers(1, 3)}
+)
+BLOCKS = st.lists(st.lists(UNIT, min_size=1, max_size=3), min_size=1, max_size=3)
+SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 40), st.integers(1, 40), st.integers(1, 5))
+SCOPES = st.fixed_dictionaries(
+    {
+        "use_batch_norm": st.booleans(),
+        "batch_norm_scale": st.booleans(),
+        "use_bounded_activations": st.booleans(),
+        "activation_fn": st.sampled_from(["relu", "relu6", None]),
+    }
+)
+
+
+@dataclass
+class RandomNetwork:
+    """A call of resnet_v1 and the images' shape."""
+
+    blocks: list[Block]
+    shape: tuple[int, ...]
+    arguments: dict[str, Any]
+    seed: int
+
+    def describe(self, handle: Handle) -> Any:
+        """(net, end_points) of a handle."""
+        return resnet_v1.resnet_v1(handle, self.blocks, **self.arguments)
+
+    @cached_property
+    def shapes(self) -> Shapes:
+        shapes = Shapes()
+        self.specs = self.describe(Handle(shapes, Spec(self.shape)))[1]
+        return shapes
+
+    @cached_property
+    def described(self) -> dict[str, tuple[int, ...]]:
+        """End points and their shapes, in order."""
+        _ = self.shapes
+        return {name: spec.shape for name, spec in self.specs.items()}
+
+    @cached_property
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        return random_variables(self.shapes.variables, self.seed)
+
+    @cached_property
+    def images(self) -> NDArray[np.float32]:
+        return np.random.default_rng(self.seed).standard_normal(self.shape).astype(np.float32)
+
+    def run(self, device: str, dtype: str = "float32") -> dict[str, Any]:
+        """The end points, layer by layer."""
+        where = {"device": device, "dtype": dtype}
+        return resnet_v1.resnet_v1(self.images, self.blocks, weights=self.weights, **where, **self.arguments)[1]
+
+
+@st.composite
+def networks(draw: Any) -> RandomNetwork:
+    """With and without a root block, atrous and not."""
+    units = draw(BLOCKS)
+    root, late = draw(st.booleans()), draw(st.booleans())
+    reached = np.cumprod([1] + [unit["stride"] for block in units for unit in block])
+    output_stride = None if late else int(draw(st.sampled_from(list(reached)))) * (4 if root else 1)
+    arguments = {
+        "num_classes": 3,
+        "is_training": False,
+        "include_root_block": root,
+        "output_stride": output_stride,
+        "store_non_strided_activations": late,
+        "arg_scope": resnet_v1.resnet_arg_scope(**draw(SCOPES)),
+    }
+    blocks = [Block(f"block{i}", resnet_v1.bottleneck, block) for i, block in enumerate(units, 1)]
+    return RandomNetwork(blocks, draw(SHAPES), arguments, draw(st.integers(0, 99)))

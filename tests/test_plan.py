@@ -1,0 +1,273 @@
+"""Whole networks by plans: any network, any outputs, any shape that comes, in parts or whole."""
+
+import threading
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from accuracy import EPS, error
+from conftest import TINY
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from planned import ISAS, METHOD, Array, forced, planned, target_for
+from random_networks import networks
+
+from resnet_ref import DeviceError, load_model, resnet_v1
+from resnet_ref.handle import Handle
+from resnet_ref.kernels.conv2d.direct_planned import direct
+from resnet_ref.kernels.conv2d.winograd_planned import winograd
+from resnet_ref.kernels.vector.isa import isa_named
+from resnet_ref.layers import conv2d
+from resnet_ref.network import Network
+from resnet_ref.plan import lowering, planner, program
+from resnet_ref.plan.choice import Way
+from resnet_ref.plan.plan import RESULT, Plan
+from resnet_ref.plan.planner import Planner
+from resnet_ref.resnet_utils import Block
+from resnet_ref.shapes import Shapes, Spec
+from variables import random_variables
+
+Weights = dict[str, Any]
+ALLOWED = {"auto": 4, "direct": 4, "fast": 20}
+IMAGES = (np.random.default_rng(3).standard_normal((5, 29, 26, 3)) * 60).astype(np.float32)
+DESCRIBE = Network.from_json(TINY).describe
+END_POINTS = list(DESCRIBE(Handle(Shapes(), Spec(IMAGES.shape)))[1])
+
+
+def eager(images: Array, weights: Weights, dtype: str = "float64") -> dict[str, Array]:
+    """End points of the tiny network by the definition."""
+    network, where = Network.from_json(TINY), {"device": "definition", "dtype": dtype}
+    return resnet_v1.resnet_v1(images, network.blocks, 5, False, scope="tiny", weights=weights, **where)[1]
+
+
+def planner_for(weights: Weights, algorithm: str = "auto", threads: int = 2, isa: str | None = None) -> Planner:
+    return Planner(DESCRIBE, weights, isa_named(isa), threads, Way(algorithm))
+
+
+def assert_near(found: dict[str, Array], images: Array, weights: Weights) -> None:
+    truth = eager(images, weights)
+    for name, value in found.items():
+        true = truth["predictions" if name == RESULT else name]
+        assert value.shape == true.shape
+        assert error(value, true) <= 2e-6, name
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    network=networks(), algorithm=st.sampled_from(list(ALLOWED)), isa=st.sampled_from(ISAS),
+    threads=st.integers(1, 4), data=st.data(),
+)  # fmt: skip
+def test_any_network_is_as_near_to_float64_as_the_definition_in_float32_is(network, algorithm, isa, threads, data):
+    """All end points, some, and only the result: fused less and less, and equally right."""
+    truth, single = network.run("definition", "float64"), network.run("definition")
+    largest, allowed = 0.0, {}
+    for name, value in truth.items():
+        largest = max(largest, error(single[name], value))
+        allowed[name] = ALLOWED[algorithm] * largest + 4 * EPS
+    some = data.draw(st.lists(st.sampled_from(list(truth)), unique=True))
+    how = {"algorithm": algorithm, "isa": isa, "threads": threads}
+    for names in (list(truth), some, []):
+        found = planned(network.describe, network.weights, network.images, [*names, RESULT], **how)
+        assert list(found) == [*names, RESULT]
+        found["predictions"] = found.pop(RESULT)
+        for name, value in found.items():
+            assert value.shape == network.described[name]
+            assert error(value, truth[name]) <= allowed[name], name
+
+
+def unit_by_hand(inputs: Handle, *, kernel: int, stride: int = 1) -> Handle:
+    """One convolution and no shortcut."""
+    return conv2d(inputs, 7, kernel, stride, scope="alone")
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("algorithm", ALLOWED)
+@pytest.mark.parametrize("kernels", [(3,), (5,), (3, 1), (1, 3), (7, 3)])
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_images_of_few_channels_reach_whatever_reads_them_first(
+    isa: str, algorithm: str, kernels: tuple[int, ...], channels: int
+) -> None:
+    """Pixels may lie side by side only where all that read them take that."""
+    blocks = [Block(f"block{i}", unit_by_hand, [{"kernel": kernel}]) for i, kernel in enumerate(kernels)]
+    call = partial(resnet_v1.resnet_v1, blocks=blocks, is_training=False, include_root_block=False, global_pool=False)
+    shapes = Shapes()
+    call(Handle(shapes, Spec((2, 9, 8, channels))))
+    weights = random_variables(shapes.variables)
+    images = np.random.default_rng(channels).standard_normal((2, 9, 8, channels)).astype(np.float32)
+    truth, _ = call(images, weights=weights, device="definition", dtype="float64")
+    found = planned(call, weights, images, [RESULT], algorithm=algorithm, isa=isa)[RESULT]
+    assert error(found, truth) <= 1e-6 * ALLOWED[algorithm]
+
+
+def test_a_network_of_no_layers_gives_the_images() -> None:
+    call = partial(resnet_v1.resnet_v1, blocks=[], is_training=False, include_root_block=False, global_pool=False)
+    for threads in (1, 2):
+        np.testing.assert_array_equal(planned(call, {}, IMAGES, [RESULT], threads=threads)[RESULT], IMAGES)
+
+
+@pytest.mark.parametrize("algorithm", [*ALLOWED, "tuned"])
+def test_changing_shapes_give_right_results(tiny_variables: Weights, algorithm: str) -> None:
+    run = planner_for(tiny_variables, algorithm)
+    rng = np.random.default_rng(0)
+    for shape in [(2, 29, 26), (1, 5, 7), (3, 29, 26), (2, 29, 26), (1, 1, 1), (2, 26, 29), (1, 5, 7)]:
+        images = rng.normal(0, 60, (*shape, 3)).astype(np.float32)
+        for names in ([RESULT], ["tiny/block1", RESULT], END_POINTS):
+            found = run(images, names)
+            assert list(found) == names
+            truth = eager(images, tiny_variables)
+            for name in names:
+                assert error(found[name], truth["predictions" if name == RESULT else name]) <= 1e-5, name
+
+
+def test_plans_are_kept_up_to_a_number_the_least_recently_used_go_first(
+    tiny_variables: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[int, ...]] = []
+
+    class Counted(Plan):
+        def __init__(self, *arguments: Any) -> None:
+            made.append(arguments[3][:3])
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(planner, "Plan", Counted)
+    run, most = planner_for(tiny_variables), planner.MOST_PLANS
+    shapes = [(1, 6 + k, 5, 3) for k in range(most + 1)]
+    for shape in [*shapes[:most], *shapes[:most], shapes[0]]:
+        run(np.zeros(shape, np.float32), [RESULT])
+    assert len(made) == most
+    run(np.zeros(shapes[most], np.float32), [RESULT])
+    run(np.zeros(shapes[0], np.float32), [RESULT])
+    assert len(made) == most + 1, "the first was used last, and is still there"
+    run(np.zeros(shapes[1], np.float32), [RESULT])
+    assert len(made) == most + 2
+    assert len(run._idle) == most
+
+
+def test_calls_at_once_have_plans_of_their_own_and_leave_no_more_than_are_kept(tiny_variables: Weights) -> None:
+    run = planner_for(tiny_variables, threads=1)
+    expected = run(IMAGES, [RESULT])[RESULT]
+    start = threading.Barrier(12)
+    wrong: list[object] = []
+
+    def call() -> None:
+        start.wait(60)
+        for _ in range(10):
+            if not np.array_equal(run(IMAGES, [RESULT])[RESULT], expected):
+                wrong.append(1)
+
+    callers = [threading.Thread(target=call) for _ in range(12)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(60)
+    assert not wrong
+    assert len(run._idle) <= planner.MOST_PLANS
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 4])
+def test_a_large_batch_goes_through_in_parts_with_equal_results(
+    tiny_variables: Weights, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    names = [*END_POINTS, RESULT]
+    whole = planner_for(tiny_variables, "direct")(IMAGES, names)
+    monkeypatch.setattr(planner, "MOST_PIXELS", 29 * 26 * (at_once + 1) - 1)
+    run = planner_for(tiny_variables, "direct")
+    parts = run(IMAGES, names)
+    assert {key[0][0] for key, _ in run._idle.values()} == {at_once, 5 % at_once or at_once}
+    for name in names:
+        np.testing.assert_array_equal(parts[name], whole[name])
+
+
+def test_an_image_larger_than_any_part_goes_alone(tiny_variables: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner, "MOST_PIXELS", 1)
+    assert_near(planner_for(tiny_variables)(IMAGES, END_POINTS), IMAGES, tiny_variables)
+
+
+def test_an_empty_batch_gives_empty_outputs_of_the_right_shapes(tiny_variables: Weights) -> None:
+    found = planner_for(tiny_variables)(IMAGES[:0], [*END_POINTS, RESULT])
+    for name, value in planner_for(tiny_variables)(IMAGES[:1], [*END_POINTS, RESULT]).items():
+        assert (found[name].shape, found[name].dtype) == ((0, *value.shape[1:]), np.float32)
+
+
+def test_results_are_new_arrays_and_inputs_are_not_modified(tiny_variables: Weights) -> None:
+    run, names = planner_for(tiny_variables), [*END_POINTS, RESULT]
+    images = IMAGES.copy()
+    images.flags.writeable = False
+    first = run(images, names)
+    kept = {name: value.copy() for name, value in first.items()}
+    run(-images, names)
+    np.testing.assert_array_equal(images, IMAGES)
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, kept[name])
+        assert value.flags.owndata
+        assert value.flags.writeable
+        value[...] = 7
+    for name, value in run(images, names).items():
+        np.testing.assert_array_equal(value, kept[name])
+
+
+METHODS: dict[str, METHOD] = {
+    "direct": direct,
+    "F(2x2) staged": partial(winograd, m=2, fused_tiles=None),
+    "F(4x4) fused": partial(winograd, m=4, fused_tiles=28),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("few", "passes"), [(1, 5), (2, 3), (3, 2), (5, 1)])
+def test_a_batch_in_passes_gives_the_bits_of_the_whole(
+    tiny_variables: Weights, monkeypatch: pytest.MonkeyPatch, method: str, few: int, passes: int
+) -> None:
+    """Five images, a few at a time through the first layers, in the last pass perhaps fewer."""
+    names = [*END_POINTS, RESULT]
+    choose = forced(METHODS[method])
+    whole = planned(DESCRIBE, tiny_variables, IMAGES, names, choose)
+    largest = 4 * (15 * 13 * 64 + 29 * 26 * 3)  # of one image: the root convolution
+    for threads in (1, 3):
+        monkeypatch.setattr(lowering, "CACHE", largest * few + largest // 2)
+        plan = Plan(DESCRIBE, tiny_variables, target_for(ISAS[0], threads), IMAGES.shape, names, choose)
+        assert sum(step.name == "tiny/conv1" for step in plan.program.steps) == passes
+        for name, value in plan(IMAGES).items():
+            np.testing.assert_array_equal(value, whole[name], err_msg=name)
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("algorithm", ALLOWED)
+def test_the_result_of_an_image_does_not_depend_on_the_images_beside_it(
+    tiny_variables: Weights, algorithm: str
+) -> None:
+    run = planner_for(tiny_variables, algorithm)
+    other = IMAGES.copy()
+    other[[0, 1, 3, 4]] = np.nan
+    np.testing.assert_array_equal(run(other, [RESULT])[RESULT][2], run(IMAGES, [RESULT])[RESULT][2])
+
+
+def test_a_plan_that_tables_cannot_address_is_refused(tiny_variables: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "MOST_BYTES", 100_000)
+    with pytest.raises(MemoryError, match="give fewer images or end points at a time"):
+        planner_for(tiny_variables)(IMAGES, END_POINTS)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"algorithm": "fft"}, "algorithm must be one of auto, direct, fast, tuned; got 'fft'"),
+        ({"algorithm": None}, "algorithm must be one of auto, direct, fast, tuned; got None"),
+        ({"algorithm": ["auto"]}, "algorithm must be one of"),
+        ({"isa": "mmx"}, "isa must be None or one of avx512, avx2, neon, plain; got 'mmx'"),
+        ({"precision": "bfloat16"}, "precision must be one of float32, float64; got 'bfloat16'"),
+        ({"device": "cpu", "precision": "float64"}, '"definition" computes in float64 too'),
+        ({"device": "definition", "algorithm": "direct"}, 'algorithm and isa are for device "cpu"'),
+        ({"device": "definition", "isa": "plain"}, 'algorithm and isa are for device "cpu"'),
+    ],
+)
+def test_an_option_there_is_not_is_an_error_that_lists_what_there_is(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        load_model(**options)
+    assert said in str(caught.value)
+
+
+def test_a_model_on_the_definition_makes_no_plan() -> None:
+    with pytest.raises(DeviceError, match="computes layer by layer"):
+        load_model(device="definition").plan(1, 28, 28)
