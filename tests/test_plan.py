@@ -234,7 +234,9 @@ def test_a_batch_in_passes_gives_the_bits_of_the_whole(
 
 
 @pytest.mark.parametrize("algorithm", ALLOWED)
-def test_the_result_of_an_image_does_not_depend_on_the_images_beside_it(tiny_variables: Weights, algorithm: str) -> None:
+def test_the_result_of_an_image_does_not_depend_on_the_images_beside_it(
+    tiny_variables: Weights, algorithm: str
+) -> None:
     run = planner_for(tiny_variables, algorithm)
     other = IMAGES.copy()
     other[[0, 1, 3, 4]] = np.nan

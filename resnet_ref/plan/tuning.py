@@ -42,10 +42,9 @@ def tuned(target: Target, make_plan: Callable[[Method], Plan]) -> Method:
 
 
 def _choose(names: Mapping[str, str]) -> Method:
-    """By name; by the model where the kind was not timed, as when another end point is wanted."""
-
     def choose(target: Target, conv: Convolution) -> Sequence[Step]:
         ways = {candidate.name: candidate for candidate in candidates(conv, ALGORITHM, target.threads)}
+        # With other end points other layers are fused, and what was not timed is left to the model.
         return ways.get(names.get(conv.kind, ""), next(iter(ways.values())))(target, conv)
 
     return choose
