@@ -20,12 +20,12 @@ _FOLDERS = ("batch_norm", "conv2d", "max_pool2d", "pointwise", "softmax", "spati
 _DTYPES = {"definition": ("float32", "float64"), "cpu": ("float32",)}
 
 
-def on(device: str, threads: int | None = None) -> Tier:
+def on(device: str, threads: int | None = None, *, load: bool = True) -> Tier:
     """The kernels of one device, chosen once.
 
     device: "definition", "cpu", or "auto" (the fastest there is: at present "cpu"). threads: how many the cpu kernels
-    may use (None: as many as this process may run on). DeviceError for any other device, and for "gpu", whose kernels
-    do not exist yet.
+    may use (None: as many as this process may run on). load: import the kernels now, which takes long for Numba's, and
+    not when one is first called. DeviceError for any other device, and for "gpu", whose kernels do not exist yet.
     """
     count = thread_count(threads)
     if device == "auto":
@@ -35,7 +35,10 @@ def on(device: str, threads: int | None = None) -> Tier:
     if not isinstance(device, str) or device not in _DTYPES:
         raise DeviceError(f"device must be one of {', '.join(DEVICES)}; got {device!r}")
     options = {"threads": count} if device == "cpu" else {}
-    return Tier(device, partial(_load, device), _DTYPES[device], options)
+    tier = Tier(device, partial(_load, device), _DTYPES[device], options)
+    if load:
+        tier.load()
+    return tier
 
 
 def _load(device: str) -> SimpleNamespace:

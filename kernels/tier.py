@@ -27,7 +27,7 @@ class Tier:
     def __init__(
         self, device: str, load: Callable[[], SimpleNamespace], dtypes: tuple[str, ...], options: dict[str, int]
     ) -> None:
-        """load: the kernels by name; called when the first is used, since Numba takes long to import."""
+        """load: the kernels by name."""
         self.device = device
         self.dtypes = dtypes
         self._load = load
@@ -39,6 +39,10 @@ class Tier:
     @cached_property
     def _kernels(self) -> SimpleNamespace:
         return self._load()
+
+    def load(self) -> None:
+        """Import the kernels, where no call has done so yet."""
+        assert self._kernels is not None
 
     @property
     def threads(self) -> int:

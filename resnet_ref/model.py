@@ -160,15 +160,15 @@ def load_model(
     """
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise DeviceError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
-    tier = kernels.on(device, threads)
+    tier = kernels.on(device, threads, load=False)
     dtype = tier.dtype("float32" if precision in BF16 else precision)
-    way = Way(algorithm, precision if precision in BF16 else None)
-    instructions = instruction_set(way, isa)
-    if tier.device != "cpu" and (way, isa) != (Way(), None):
+    if tier.device != "cpu" and (algorithm, isa, precision in BF16) != ("auto", None, False):
         raise DeviceError(
             f'algorithm, isa and lower precisions are for device "cpu"; got algorithm={algorithm!r}, isa={isa!r}, '
             f"precision={precision!r} on {tier.device!r}"
         )
+    way = Way(algorithm, precision if precision in BF16 else None)
+    instructions = instruction_set(way, isa)
     weights = load_weights(path)
     planner = (
         Planner(weights.network.describe, weights, instructions, tier.threads, way) if tier.device == "cpu" else None

@@ -7,7 +7,6 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,10 @@ import pytest
 from conftest import Run
 
 from resnet_ref import errors
-from resnet_ref.bench import agreement, comparison, contenders, files, machine, process, serve, turns
+from resnet_ref.bench import agreement, comparison, contenders, files, process, serve, turns
 from resnet_ref.bench.process import Outputs
+from resnet_ref.kernels.vector.isa import available
+from resnet_ref.kernels.vector.peak import fma_peak
 
 SHORT = ("--threads", 1, "--rounds", 2, "--starts", 0)
 
@@ -257,9 +258,5 @@ def test_a_random_variant_says_something(tmp_path: Path) -> None:
     assert agreement.error(agreement.truth(changed), true) > 1e-3
 
 
-def test_the_peak_is_measured_once_there_is_something_to_measure_it_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    if find_spec("resnet_ref.kernels.vector.peak") is None:
-        assert machine.fma_peak(1) is None
-    fake = SimpleNamespace(fma_peak=lambda threads: 100 * threads)
-    monkeypatch.setitem(sys.modules, "resnet_ref.kernels.vector.peak", fake)
-    assert machine.fma_peak(2) == 200.0
+def test_the_peak_of_multiply_adds_is_measured_for_each_instruction_set() -> None:
+    assert all(0 < fma_peak(1, isa.name) < 1e6 for isa in available())

@@ -14,7 +14,8 @@ from resnet_ref import load_model
 from resnet_ref.plan import planner
 
 def resident():
-    return 1024 * int(next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmRSS")).split()[1])
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(l for l in lines if l.startswith("VmRSS")).split()[1])
 
 model = load_model(sys.argv[1], "cpu", threads=2)
 rng = np.random.default_rng(0)

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from planned import ISAS, METHOD, Array, forced, planned, target_for
 from random_networks import networks
+from variables import random_variables
 
 from resnet_ref import DeviceError, load_model, resnet_v1
 from resnet_ref.handle import Handle
@@ -26,7 +27,6 @@ from resnet_ref.plan.plan import RESULT, Plan
 from resnet_ref.plan.planner import Planner
 from resnet_ref.resnet_utils import Block
 from resnet_ref.shapes import Shapes, Spec
-from variables import random_variables
 
 Weights = dict[str, Any]
 ALLOWED = {"auto": 4, "direct": 4, "fast": 20}  # times the definition's own error in float32

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from resnet_ref.kernels.conv2d import winograd_matrices
 from resnet_ref.kernels.conv2d.winograd_matrices import POINTS, TAPS, matrices, transformed_weights

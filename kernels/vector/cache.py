@@ -1,7 +1,7 @@
 """Bytes that are dear to make, remembered on disk: compiled kernels, and choices that were timed.
 
 Whatever is wrong with the folder or a file costs time, never an answer: a damaged entry is made anew, and where nothing
-can be written nothing is. Entries may be machine code, so a folder that others can write to is not used at all.
+can be written nothing is. Entries may be machine code, so what others can write to is not used at all.
 """
 
 import hashlib
@@ -25,6 +25,8 @@ def folder() -> Path | None:
         home = Path.home()
     except RuntimeError:
         return None
+    if not home.is_dir() or home == Path(home.anchor):
+        return None
     usual = home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
     return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "resnet-ref"
 
@@ -42,6 +44,8 @@ def read(key: str) -> bytes | None:
     """The entry, or None where there is none, or it is damaged, or others could have written it."""
     place = folder()
     if place is None or not _is_ours(place):
+        return None
+    if not _is_ours(place / key, stat.S_ISREG):
         return None
     try:
         content = (place / key).read_bytes()
@@ -72,12 +76,11 @@ def write(key: str, data: bytes) -> None:
         return
 
 
-def _is_ours(place: Path) -> bool:
-    """Whether only this user can write there."""
+def _is_ours(place: Path, is_kind: Callable[[int], bool] = stat.S_ISDIR) -> bool:
+    """Whether it is a folder (or of another kind) that only this user can write."""
     try:
         found = place.stat()
     except OSError:
         return False
-    if not hasattr(os, "geteuid"):
-        return stat.S_ISDIR(found.st_mode)
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+    others_write = hasattr(os, "geteuid") and (found.st_uid != os.geteuid() or found.st_mode & 0o022)
+    return is_kind(found.st_mode) and not others_write

@@ -77,7 +77,7 @@ def isa_named(name: str | None) -> Isa:
         raise DeviceError(f"isa must be None or one of {', '.join(NAMES)}; got {name!r}")
     if name not in here:
         raise DeviceError(
-            f'this machine has no "{name}", only {", ".join(here)}; pass isa=None for the fastest of them'
+            f'this machine has no "{name}", only {", ".join(here)}; leave isa out for the fastest of them'
         )
     return here[name]
 

@@ -17,7 +17,10 @@ def aligned(nbytes: int) -> Array:
     if total < HUGE_PAGE:
         raw = np.zeros(total, np.uint8)
     else:
-        region = mmap.mmap(-1, -(-total // HUGE_PAGE) * HUGE_PAGE)
+        try:
+            region = mmap.mmap(-1, -(-total // HUGE_PAGE) * HUGE_PAGE)
+        except OSError as error:
+            raise MemoryError(f"the system does not give {nbytes} bytes at once ({error.strerror})") from None
         if hasattr(mmap, "MADV_HUGEPAGE"):
             region.madvise(mmap.MADV_HUGEPAGE)
         raw = np.frombuffer(region, np.uint8)

@@ -69,6 +69,8 @@ def summary(
         network = loaded.network
         if loaded.preprocessing is not None:
             side = (loaded.preprocessing.height, loaded.preprocessing.width)
+    if not planned and (algorithm != "auto" or isa is not None or threads is not None):
+        raise click.UsageError("--algorithm, --isa and --threads are about a --plan; ask for one")
     height, width = size or side
     changes: dict[str, Any] = {} if output_stride is None else {"output_stride": output_stride}
     # Larger images leave a map of logits, which is what a summary of them should show.

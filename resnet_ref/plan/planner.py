@@ -11,6 +11,7 @@ import numpy as np
 from resnet_ref.handle import Handle
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.library import library
+from resnet_ref.kernels.vector.executor import thread_count
 from resnet_ref.kernels.vector.isa import Isa
 from resnet_ref.kernels.vector.step import Target
 from resnet_ref.plan import tuning
@@ -37,7 +38,8 @@ class Planner:
 
     def __init__(self, describe: Describe, weights: Mapping[str, Array], isa: Isa, threads: int, way: Way) -> None:
         self._describe, self._weights, self._way = describe, weights, way
-        self._target = Target(library(isa), threads)
+        # Threads that wait for each other want a core each.
+        self._target = Target(library(isa), min(threads, thread_count(None)))
         self._tuned = lru_cache(maxsize=64)(self._tune)
         self._idle: OrderedDict[int, tuple[Key, Plan]] = OrderedDict()  # the least recently used first
 
