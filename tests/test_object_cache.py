@@ -211,7 +211,7 @@ def test_kernels_are_compiled_once_and_then_read(place: Path, monkeypatch: pytes
 
 
 def test_other_kernels_have_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another instruction set, another LLVM, another line in any source file: each changes it, and nothing else does."""
+    """Another instruction set, another LLVM, another line in any source file: each changes it, nothing else."""
     sources = Path(kernels_library.__file__).parent
     shutil.copytree(sources, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
     names = [_fingerprint(isa) for isa in (AVX512, AVX2, PLAIN)]

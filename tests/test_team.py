@@ -196,7 +196,8 @@ def test_a_process_ends_by_itself(tiny_file: Path, code: str) -> None:
 
 def test_a_process_that_registered_its_end_before_ours_may_still_compute(tiny_file: Path) -> None:
     """Its function runs after the helpers were sent home."""
-    code = "import atexit, time\natexit.register(lambda: [print(right(), flush=True) or time.sleep(.05) for _ in range(3)])\n"
+    answers = "[print(right(), flush=True) or time.sleep(.05) for _ in range(3)]"
+    code = f"import atexit, time\natexit.register(lambda: {answers})\n"
     script = code + BEGIN.format(file=str(tiny_file))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stdout) == (0, "True\n" * 3), done.stderr

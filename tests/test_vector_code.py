@@ -17,7 +17,7 @@ from resnet_ref.kernels.vector.isa import AVX2, AVX512, NAMES, NEON, PLAIN, Isa,
 from resnet_ref.kernels.vector.objects import assembly
 from resnet_ref.kernels.vector.tile import tile_name
 
-# For each instruction set: a fused multiply-add on its widest registers; a read and a write of memory by such registers.
+# For each instruction set: a fused multiply-add on its widest registers; a read and a write of memory by these.
 WIDE = {
     AVX512: (r"vfmadd\d+ps\s.*%zmm\d+$", r"^v(?!broadcast)\S+\s(?!.*\{1to).*\).*%zmm", r"^v\S+\s.*%zmm\d+, .*\)$"),
     AVX2: (r"vfmadd\d+ps\s.*%ymm\d+$", r"^v(?!broadcast)\S+\s.*\).*%ymm", r"^v\S+\s.*%ymm\d+, .*\)$"),

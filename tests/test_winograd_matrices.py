@@ -53,7 +53,7 @@ def test_weights_are_transformed_in_float64_and_rounded_once(m: int) -> None:
 
 def float32_error(m: int) -> float:
     """Root mean square error of 400 tiles of 64 channels, all steps in float32."""
-    a, g, b = (x.astype(np.float32) for x in matrices(m))
+    a, _, b = (x.astype(np.float32) for x in matrices(m))
     rng = np.random.default_rng(7)
     n = m + TAPS - 1
     d = rng.standard_normal((400, 64, n, n)).astype(np.float32)

@@ -18,17 +18,17 @@ _DIGEST = 32  # bytes of SHA-256, in front of each entry
 
 def folder() -> Path | None:
     """Where entries are kept: $RESNET_REF_CACHE_DIR, or the user's cache folder; None where there is no such place."""
-    named = os.environ.get(VARIABLE)
-    if named:
+    if named := os.environ.get(VARIABLE):
         return Path(named)
+    if named := os.environ.get("XDG_CACHE_HOME"):
+        return Path(named) / "resnet-ref"
     try:
         home = Path.home()
     except RuntimeError:
         return None
-    if not home.is_dir() or home == Path(home.anchor):
+    if not home.is_dir() or home == Path(home.anchor):  # a service's, which has no home
         return None
-    usual = home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "resnet-ref"
+    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "resnet-ref"
 
 
 def cached(key: str, make: Callable[[], bytes]) -> bytes:
