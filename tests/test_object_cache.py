@@ -136,6 +136,7 @@ def test_the_folder_is_the_one_named_or_the_users(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv(VARIABLE, str(tmp_path / "named"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
     assert folder() == tmp_path / "named"
     monkeypatch.setenv(VARIABLE, "")
     assert folder() == tmp_path / "xdg" / "resnet-ref"
@@ -144,6 +145,23 @@ def test_the_folder_is_the_one_named_or_the_users(monkeypatch: pytest.MonkeyPatc
     assert folder() == tmp_path / "home" / ".cache" / "resnet-ref"
     monkeypatch.setattr(cache.sys, "platform", "darwin")
     assert folder() == tmp_path / "home" / "Library" / "Caches" / "resnet-ref"
+
+
+@pytest.mark.parametrize("home", ["", "/", "/no/such/home"])
+def test_what_is_no_home_is_not_made_one(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", home)
+    assert folder() is None
+
+
+def test_an_entry_that_others_could_have_written_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
+    cache.write("entry", b"ours")
+    (tmp_path / "cache" / "entry").chmod(0o666)
+    assert cache.read("entry") is None
+    (tmp_path / "cache" / "entry").chmod(0o600)
+    assert cache.read("entry") == b"ours"
 
 
 def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -272,3 +272,11 @@ def test_an_option_there_is_not_is_an_error_that_lists_what_there_is(options: di
 def test_a_model_on_the_definition_makes_no_plan() -> None:
     with pytest.raises(DeviceError, match="computes layer by layer"):
         load_model(device="definition").plan(1, 28, 28)
+
+
+def test_a_planner_takes_no_more_threads_than_there_are_cores(
+    tiny_variables: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner, "thread_count", lambda threads: threads or 3)
+    plans = [planner_for(tiny_variables, threads=n).plan(IMAGES.shape, [RESULT]) for n in (1, 3, 64)]
+    assert [plan.program.target.threads for plan in plans] == [1, 3, 3]

@@ -18,6 +18,7 @@ from planned import ISAS
 from resnet_ref import load_model
 from resnet_ref.kernels.vector import team
 from resnet_ref.kernels.vector.team import _Helper, _team
+from resnet_ref.plan import planner
 
 PATIENCE = 60  # seconds until a test that waits for another process gives up
 IMAGES = (np.random.default_rng(3).standard_normal((3, 29, 26, 3)) * 60).astype(np.float32)
@@ -27,6 +28,12 @@ Load = Callable[..., Any]
 @pytest.fixture
 def load(tiny_file: Path) -> Load:
     return lambda threads, **options: load_model(tiny_file, "cpu", threads=threads, **options)
+
+
+@pytest.fixture(autouse=True)
+def more_threads_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A planner asks for no more threads than there are cores; here they are to get into each other's way."""
+    monkeypatch.setattr(planner, "thread_count", lambda threads: threads or 64)
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -38,7 +38,7 @@ def test_a_kernel_has_one_signature_in_every_tier(folder, name):
 
 def test_the_list_of_kernels_is_complete():
     public = {name for name, value in vars(Tier).items() if inspect.isfunction(value) and not name.startswith("_")}
-    assert public == {name for _, name in NAMED} | {"dtype"}
+    assert public == {name for _, name in NAMED} | {"dtype", "load"}
 
 
 def test_a_device_that_is_not_there_is_refused_with_those_that_are():
