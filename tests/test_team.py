@@ -201,6 +201,19 @@ def test_a_process_ends_by_itself(tiny_file: Path, code: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_where_no_thread_can_be_started_the_caller_computes_alone(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it is from Python 3.12 on, once the interpreter is about to end."""
+    model = load(3)
+    expected = model(IMAGES)
+    _team.dismiss()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    np.testing.assert_array_equal(model(IMAGES), expected)
+
+
 def test_a_process_that_registered_its_end_before_ours_may_still_compute(tiny_file: Path) -> None:
     """Its function runs after the helpers were sent home."""
     answers = "[print(right(), flush=True) or time.sleep(.05) for _ in range(3)]"

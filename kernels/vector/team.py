@@ -21,7 +21,7 @@ import numpy as np
 from resnet_ref.kernels.vector.emit import I64, LINE, POINTER, Emitter, Layout, Value
 from resnet_ref.kernels.vector.memory import aligned
 from resnet_ref.kernels.vector.objects import Library
-from resnet_ref.kernels.vector.program import emit_program, spin_until
+from resnet_ref.kernels.vector.program import PROGRAM, emit_program, spin_until
 
 # What the team shares: this record, a line that counts helpers which are done, and a line with each helper's number.
 TEAM = Layout("program", "threads", "scratch", "scratch_step", "number")
@@ -88,10 +88,14 @@ class _Team:
         self.number = 0
         self.helpers: list[_Helper] = []
 
-    def lead(self, library: Library, program: int, threads: int, scratch: int, scratch_step: int) -> None:
+    def lead(self, library: Library, program: int, threads: int, scratch: int, scratch_step: int) -> bool:
+        """Runs the program; False, and nothing is run, where Python, about to end, starts no threads any more."""
         with self.lock:
-            for thread in range(len(self.helpers) + 1, threads):
-                self.helpers.append(_Helper(self.memory, thread, library))
+            try:
+                for thread in range(len(self.helpers) + 1, threads):
+                    self.helpers.append(_Helper(self.memory, thread, library))
+            except RuntimeError:
+                return False
             self.number += 1
             record = TEAM.pack(
                 program=program, threads=threads, scratch=scratch, scratch_step=scratch_step, number=self.number
@@ -108,6 +112,7 @@ class _Team:
                 raise
             finally:
                 lead(address)
+        return True
 
     def _wake(self, threads: int) -> None:
         for helper in self.helpers[: threads - 1]:
@@ -169,7 +174,9 @@ if hasattr(os, "register_at_fork"):
 
 def run(library: Library, program: int, threads: int, scratch: int, scratch_step: int) -> None:
     """Runs a program (the address of a PROGRAM record) on so many threads, the caller among them."""
-    if threads == 1:
-        native(library, "run", 3)(program, 0, scratch)
-    else:
-        _team.lead(library, program, threads, scratch, scratch_step)
+    if threads > 1 and _team.lead(library, program, threads, scratch, scratch_step):
+        return
+    record = (ctypes.c_int64 * len(PROGRAM)).from_address(program)
+    alone = type(record).from_buffer_copy(record)
+    alone[PROGRAM.slot("threads")] = 1
+    native(library, "run", 3)(ctypes.addressof(alone), 0, scratch)
