@@ -19,7 +19,7 @@ from resnet_ref.handle import Handle
 from resnet_ref.kernels.conv2d.direct_planned import direct
 from resnet_ref.kernels.conv2d.winograd_planned import winograd
 from resnet_ref.kernels.vector.isa import isa_named
-from resnet_ref.layers import conv2d
+from resnet_ref.layers import add_relu, conv2d
 from resnet_ref.network import Network
 from resnet_ref.plan import lowering, planner, program
 from resnet_ref.plan.choice import Way
@@ -105,6 +105,39 @@ def test_images_of_few_channels_reach_whatever_reads_them_first(
     truth, _ = call(images, weights=weights, device="definition", dtype="float64")
     found = planned(call, weights, images, [RESULT], forced(METHODS[method]), isa=isa)[RESULT]
     assert error(found, truth) <= 2e-6
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_images_of_few_channels_may_be_a_shortcut(isa: str) -> None:
+    def unit(inputs: Handle, *, rate: int) -> Handle:
+        return add_relu(inputs, conv2d(inputs, 3, 5, activation_fn=None, rate=rate, scope="alone"), bounded=True)
+
+    call = partial(resnet_v1.resnet_v1, blocks=[Block("block1", unit, [{}])], is_training=False)
+    call = partial(call, include_root_block=False, global_pool=False)
+    shapes = Shapes()
+    call(Handle(shapes, Spec((2, 9, 8, 3))))
+    weights = random_variables(shapes.variables)
+    images = np.random.default_rng(0).normal(0, 20, (2, 9, 8, 3)).astype(np.float32)
+    truth, _ = call(images, weights=weights, device="definition", dtype="float64")
+    assert error(planned(call, weights, images, [RESULT], isa=isa)[RESULT], truth) <= 2e-6
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_bounded_unit_clips_its_residual_before_the_sum(fused: bool) -> None:
+    """Where residuals are far larger than 6, and both signs occur."""
+    unit = {"depth": 12, "depth_bottleneck": 3, "stride": 1, "use_bounded_activations": True}
+    call = partial(resnet_v1.resnet_v1, blocks=[Block("block1", resnet_v1.bottleneck, [unit])], is_training=False)
+    call = partial(call, include_root_block=False, global_pool=False)
+    shapes = Shapes()
+    _, ends = call(Handle(shapes, Spec(IMAGES.shape)))
+    weights = random_variables(shapes.variables)
+    truth, true_ends = call(IMAGES, weights=weights, device="definition", dtype="float64")
+    (conv3,) = [name for name in ends if name.endswith("conv3")]
+    assert true_ends[conv3].min() < -10
+    assert true_ends[conv3].max() > 10
+    assert truth[(truth > 0) & (truth < 6)].size > 0
+    found = planned(call, weights, IMAGES, [RESULT] if fused else [RESULT, conv3])
+    assert error(found[RESULT], truth) <= 1e-4
 
 
 def test_a_network_of_no_layers_gives_the_images() -> None:

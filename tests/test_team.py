@@ -160,7 +160,10 @@ import faulthandler, os, signal, sys, threading, time
 faulthandler.dump_traceback_later(40, exit=True)  # where it hangs, if it does
 import numpy as np
 from resnet_ref import load_model
+from resnet_ref.plan import planner
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a parent may have switched off
+planner.thread_count = lambda threads: threads or 64
 model = load_model({file!r}, "cpu", threads=3)
 images = np.random.default_rng(3).standard_normal((3, 29, 26, 3)).astype(np.float32)
 expected = model(images)

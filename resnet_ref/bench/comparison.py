@@ -67,12 +67,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was measured. peak: GFLOP/s of `fma_peak`, or None. starts: by contender."""
+    """What was measured. peak: GFLOP/s of `fma_peak`. starts: by contender."""
 
     network: Network
     size: tuple[int, int]
     plan: Plan
-    peak: float | None
+    peak: float
     batches: Sequence[Batch]
     starts: Mapping[str, Start]
 

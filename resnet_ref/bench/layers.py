@@ -34,7 +34,7 @@ def profiles(files: Files, plan: Plan) -> list[Profile]:
     return found
 
 
-def profile_text(profile: Profile, peak: float | None) -> str:
+def profile_text(profile: Profile, peak: float) -> str:
     """A table; peak: GFLOP/s of multiply-adds alone."""
     total = sum(step.seconds or 0 for step in profile.steps)
     header = (
@@ -50,7 +50,7 @@ def profile_text(profile: Profile, peak: float | None) -> str:
     for step in profile.steps:
         seconds = step.seconds or 0
         speed = step.flops / seconds / 1e9 if seconds and step.flops else 0
-        rates = (f"{speed:.0f}", "-" if peak is None else f"{speed / peak:.0%}") if speed else ("", "")
+        rates = (f"{speed:.0f}", f"{speed / peak:.0%}") if speed else ("", "")
         share = f"{seconds / total:.1%}" if total else ""
         body.append((step.layer, step.algorithm, str(step.passes), f"{1e6 * seconds:.0f}", share, *rates))
     body.append(("sum", "", "", f"{1e6 * total:.0f}", "", "", ""))

@@ -18,10 +18,9 @@ def to_text(found: Comparison, absent: Mapping[str, str]) -> str:
     height, width = found.size
     lines = [
         f"{found.network.function}, images [N, {height}, {width}, {found.network.channels}], "
-        f"{found.plan.threads} threads of {about['processor']}"
+        f"{found.plan.threads} threads of {about['processor']}",
+        f"fused multiply-adds alone: {found.peak:.0f} GFLOP/s",
     ]
-    if found.peak is not None:
-        lines.append(f"fused multiply-adds alone: {found.peak:.0f} GFLOP/s")
     for batch in found.batches:
         lines += ["", *_batch(batch, found.peak)]
     if found.starts:
@@ -30,7 +29,7 @@ def to_text(found: Comparison, absent: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _batch(batch: Batch, peak: float | None) -> list[str]:
+def _batch(batch: Batch, peak: float) -> list[str]:
     header = (f"batch {batch.size}", "median ms", "quartiles", "of ours", "GFLOP/s", "of peak", "error")
     rows = []
     for name, times in batch.times.items():
@@ -43,7 +42,7 @@ def _batch(batch: Batch, peak: float | None) -> list[str]:
                 f"{1000 * low:.2f} .. {1000 * high:.2f}",
                 f"{batch.ratio(name):.2f}",
                 f"{speed:.1f}",
-                "-" if peak is None else f"{speed / peak:.0%}",
+                f"{speed / peak:.0%}",
                 f"{times.error:.1e}",
             )
         )
@@ -104,7 +103,7 @@ def to_json(found: Comparison, absent: Mapping[str, str], command: str) -> dict[
     }
 
 
-def _batch_json(batch: Batch, peak: float | None) -> dict[str, Any]:
+def _batch_json(batch: Batch, peak: float) -> dict[str, Any]:
     return {
         "batch": batch.size,
         "flops": batch.flops,
@@ -112,14 +111,14 @@ def _batch_json(batch: Batch, peak: float | None) -> dict[str, Any]:
     }
 
 
-def _times_json(batch: Batch, name: str, times: Times, peak: float | None) -> dict[str, Any]:
+def _times_json(batch: Batch, name: str, times: Times, peak: float) -> dict[str, Any]:
     speed = batch.flops / times.median / 1e9
     return {
         "median": times.median,
         "quartiles": list(times.quartiles),
         "of_ours": batch.ratio(name),
         "gflops": speed,
-        "of_peak": None if peak is None else speed / peak,
+        "of_peak": speed / peak,
         "error": times.error,
         "seconds": times.seconds,
     }
