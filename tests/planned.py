@@ -1,7 +1,6 @@
 """Prepared kernels and plans as tests run them: a few steps as a program of their own, on arrays."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,11 +35,13 @@ def map_for(target: Target, shape: Sequence[int], dense: bool = False) -> Map:
 
 
 def computed(target: Target, steps: Sequence[Step], inputs: Mapping[Map, Array], *outputs: Map) -> list[Array]:
-    """What the steps make of the inputs. Whatever is not given is NaN before: vectors' ends, and the outputs."""
+    """What the steps make of the inputs. All other memory is NaN before the run."""
     kept = [*inputs, *outputs]
     program = Program(target, steps, kept, max(m.pitch for m in kept))
-    for whole in kept:
-        program.view(replace(whole, c=whole.pitch))[...] = np.nan
+    constants = {b: program._floats(b).copy() for b in (program.memory.zeros, program.memory.lowest)}
+    program._arena[...] = 0xFF
+    for buffer, numbers in constants.items():
+        program._floats(buffer)[...] = numbers
     for given, array in inputs.items():
         program.view(given)[...] = array
     program.run()
