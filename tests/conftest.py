@@ -7,12 +7,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import settings
 from PIL import Image
 from variables import random_variables
 
 from resnet_ref import save_weights
 from resnet_ref.cli.main import _run
 from resnet_ref.network import Network
+
+# How long an example takes depends on the machine, and proves nothing.
+settings.register_profile("resnet-ref", deadline=None)
+settings.load_profile("resnet-ref")
 
 Run = Callable[..., tuple[int, str, str]]
 TINY: dict[str, Any] = {
