@@ -17,6 +17,7 @@ from resnet_ref.kernels.activation import bounds
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.geometry import Window
 from resnet_ref.network import Network
+from resnet_ref.plan.folding import folded
 
 Float32 = NDArray[np.float32]
 
@@ -116,22 +117,6 @@ class Nchw(ABC):
     @abstractmethod
     def normalise(self, x: Any) -> Any:
         """Softmax over axis 1."""
-
-
-def folded(weights: Mapping[str, Array], scope: str, normalizer: BatchNorm | None) -> tuple[Float32, Float32]:
-    """Weights [KH, KW, in, out] and bias [out] of a convolution that has its batch norm in it, folded in float64."""
-
-    def variable(name: str) -> NDArray[np.float64]:
-        return np.asarray(weights[f"{scope}/{name}"], np.float64)
-
-    kernel = variable("weights")
-    if normalizer is None:
-        return kernel.astype(np.float32), variable("biases").astype(np.float32)
-    scale = 1 / np.sqrt(variable("BatchNorm/moving_variance") + normalizer.epsilon)
-    if normalizer.scale:
-        scale = scale * variable("BatchNorm/gamma")
-    bias = variable("BatchNorm/beta") - variable("BatchNorm/moving_mean") * scale
-    return (kernel * scale).astype(np.float32), bias.astype(np.float32)
 
 
 def _walked(x: Value, rows: Window, cols: Window, depth: int) -> tuple[int, ...]:

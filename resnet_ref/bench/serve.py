@@ -93,7 +93,7 @@ def openvino_bf16(job: dict[str, Any]) -> Engine:
 
 def pytorch(job: dict[str, Any]) -> Engine:
     """PyTorch on the TorchScript file, channels last, with oneDNN's fusion: of the ways tried the fastest (resnet_v1_50
-    at 224 on two cores: eager and plain TorchScript 51 ms, optimize_for_inference 44 ms, this 33 ms)."""
+    at 224 on two cores: plain TorchScript 51 ms, optimize_for_inference 44 ms, this 33 ms)."""
     import torch
 
     torch.set_num_threads(job["threads"])
