@@ -19,13 +19,14 @@ from types import SimpleNamespace
 from llvmlite import ir
 
 from resnet_ref.kernels.vector import sharing
-from resnet_ref.kernels.vector.emit import FLOAT, I32, I64, POINTER, Emitter, Layout, Value
-from resnet_ref.kernels.vector.matrix import DEPTH, ROW, SIDE, registers
-from resnet_ref.kernels.vector.program import HEADER
-from resnet_ref.kernels.vector.tile import emit_finish
+from resnet_ref.kernels.vector.emit import FLOAT, I32, I64, Emitter, Layout, Value
+from resnet_ref.kernels.vector.matrix import DEPTH, ROW, SIDE, Registers, registers
+from resnet_ref.kernels.vector.program import HEADER, OPERATION
+from resnet_ref.kernels.vector.tile import LONGEST_SUM, emit_finish
 
+Products = tuple[tuple[int, int], ...]
 # Products of terms (x's, w's), the smallest first.
-PRODUCTS = {
+PRODUCTS: dict[str, Products] = {
     "bfloat16": ((0, 0),),
     "bf16x3": ((0, 1), (1, 0), (0, 0)),
     "bf16x6": ((0, 2), (1, 1), (2, 0), (0, 1), (1, 0), (0, 0)),
@@ -33,8 +34,7 @@ PRODUCTS = {
 TILE_PIXELS = TILE_CHANNELS = 2 * SIDE
 BLOCK = 2 * SIDE * ROW  # bytes of 32 x 32 bf16
 SUMS = TILE_PIXELS * TILE_CHANNELS * FLOAT  # bytes of a tile's sums
-# Blocks of k added in a register; then the sums are put aside (see tile.py's LONGEST_SUM).
-LONGEST = 512 // DEPTH
+LONGEST = LONGEST_SUM // DEPTH  # blocks of k added in a register, before the sums are put aside
 # Tiles are shared among the tasks. taps, depth: as in tile.py; blocks: of 32 k in a tap. pixels: of y. vectors: of a
 # pixel of y.
 BF16 = Layout(
@@ -60,23 +60,26 @@ def function_name(precision: str) -> str:
 def emit_bf16(e: Emitter) -> None:
     """multiply_<precision>(record, task, scratch), where the instruction set has matrix registers."""
     for precision in PRODUCTS if e.isa.matrix else ():
-        with e.function(function_name(precision), [POINTER, I64, POINTER]) as (record, task, scratch):
-            f = e.record(record, BF16)
-            f.all_blocks = e.mul(f.taps, f.blocks)
-            unit = registers(e)
-            sums, packed = scratch, e.at(scratch, 2 * SUMS)
+        with e.function(function_name(precision), OPERATION) as (record, task, scratch):
+            _emit_multiply(e, e.record(record, BF16), task, scratch, precision)
 
-            def tile(m: Value, f=f, unit=unit, sums=sums, packed=packed, precision=precision) -> None:  # type: ignore[no-untyped-def]
-                _pack(e, f, m, packed, term_count(precision))
 
-                def panel(n: Value) -> None:
-                    _sum(e, f, unit, e.at(e.pointer(f.w), e.mul(n, f.w_panel)), sums, packed, precision)
-                    _finish(e, f, m, n, sums)
+def _emit_multiply(e: Emitter, f: SimpleNamespace, task: Value, scratch: Value, precision: str) -> None:
+    f.all_blocks = e.mul(f.taps, f.blocks)
+    unit = registers(e)
+    sums, packed = scratch, e.at(scratch, 2 * SUMS)
 
-                e.loop(0, f.panels, panel)
+    def tile(m: Value) -> None:
+        _pack(e, f, m, packed, term_count(precision))
 
-            e.loop(*sharing.share(e, f, task), tile)
-            unit.release()
+        def panel(n: Value) -> None:
+            _sum(e, f, unit, e.at(e.pointer(f.w), e.mul(n, f.w_panel)), sums, packed, precision)
+            _finish(e, f, m, n, sums)
+
+        e.loop(0, f.panels, panel)
+
+    e.loop(*sharing.share(e, f, task), tile)
+    unit.release()
 
 
 def _pack(e: Emitter, f: SimpleNamespace, m: Value, packed: Value, terms: int) -> None:
@@ -129,7 +132,7 @@ def _terms(e: Emitter, value: Value, terms: int) -> list[Value]:
     return found
 
 
-def _sum(e: Emitter, f: SimpleNamespace, unit: object, w: Value, sums: Value, packed: Value, precision: str) -> None:
+def _sum(e: Emitter, f: SimpleNamespace, unit: Registers, w: Value, sums: Value, packed: Value, precision: str) -> None:
     """sums [32, 32] of a tile and a panel."""
     products, terms = PRODUCTS[precision], term_count(precision)
     partial = e.at(sums, SUMS)
@@ -138,11 +141,11 @@ def _sum(e: Emitter, f: SimpleNamespace, unit: object, w: Value, sums: Value, pa
         first = e.mul(number, LONGEST)
         last = e.least(e.add(first, LONGEST), f.all_blocks)
         for register in range(4):
-            unit.zero(register)  # type: ignore[attr-defined]
+            unit.zero(register)
         e.loop(first, last, lambda b: _block(e, f, unit, w, packed, products, terms, b))
         for register in range(4):
             place = (register // 2) * SIDE * TILE_CHANNELS * FLOAT + (register % 2) * SIDE * FLOAT
-            unit.store(register, e.at(partial, place), TILE_CHANNELS * FLOAT)  # type: ignore[attr-defined]
+            unit.store(register, e.at(partial, place), TILE_CHANNELS * FLOAT)
 
         def add(i: Value) -> None:
             offset = e.mul(i, e.isa.lanes * FLOAT)
@@ -156,22 +159,22 @@ def _sum(e: Emitter, f: SimpleNamespace, unit: object, w: Value, sums: Value, pa
 
 
 def _block(
-    e: Emitter, f: SimpleNamespace, unit: object, w: Value, packed: Value, products: object, terms: int, b: Value
+    e: Emitter, f: SimpleNamespace, unit: Registers, w: Value, packed: Value, products: Products, terms: int, b: Value
 ) -> None:
     """Adds the products of one block of 32 k; registers 0..3 hold sums, 4, 5 pixels, 6, 7 weights."""
     held: tuple[int | None, int | None] = (None, None)
-    for x_term, w_term in products:  # type: ignore[attr-defined]
+    for x_term, w_term in products:
         if held[0] != x_term:
             place = e.at(packed, e.mul(e.add(e.mul(f.all_blocks, x_term), b), BLOCK))
             for half in range(2):
-                unit.load(4 + half, e.at(place, half * SIDE * ROW), ROW)  # type: ignore[attr-defined]
+                unit.load(4 + half, e.at(place, half * SIDE * ROW), ROW)
         if held[1] != w_term:
             place = e.at(w, e.mul(b, terms * BLOCK), w_term * BLOCK)
             for half in range(2):
-                unit.load(6 + half, e.at(place, half * SIDE * ROW), ROW)  # type: ignore[attr-defined]
+                unit.load(6 + half, e.at(place, half * SIDE * ROW), ROW)
         held = (x_term, w_term)
         for register in range(4):
-            unit.multiply(register, 4 + register // 2, 6 + register % 2)  # type: ignore[attr-defined]
+            unit.multiply(register, 4 + register // 2, 6 + register % 2)
 
 
 def _finish(e: Emitter, f: SimpleNamespace, m: Value, n: Value, sums: Value) -> None:

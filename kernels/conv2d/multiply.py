@@ -9,13 +9,14 @@ width. A task is a block of tiles by a block of panels, and goes through them in
 Several products of one shape may go as one operation, as groups: Winograd's have 16 or 36.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import product
 from types import SimpleNamespace
 
 from resnet_ref.kernels.vector import sharing
-from resnet_ref.kernels.vector.emit import FLOAT, I64, LINE, POINTER, Emitter, Layout, Value
+from resnet_ref.kernels.vector.emit import FLOAT, I64, LINE, Emitter, Layout, Value
 from resnet_ref.kernels.vector.isa import Isa
-from resnet_ref.kernels.vector.program import HEADER
+from resnet_ref.kernels.vector.program import HEADER, OPERATION
 from resnet_ref.kernels.vector.tile import ARGUMENTS, TILE, emit_tile, tile_name
 
 MULTIPLY = Layout(
@@ -37,10 +38,9 @@ MULTIPLY = Layout(
 
 def emit_multiply(e: Emitter) -> None:
     """`multiply(record, task, scratch)`, and the tiles that it calls."""
-    for vectors in range(1, e.isa.vectors + 1):
-        for rows in range(1, e.isa.rows + 1):
-            emit_tile(e, rows, vectors)
-    with e.function("multiply", [POINTER, I64, POINTER]) as (record, task, scratch):
+    for rows, vectors in _tiles(e.isa):
+        emit_tile(e, rows, vectors)
+    with e.function("multiply", OPERATION) as (record, task, scratch):
         f = e.record(record, MULTIPLY)
         own = e.mul(f.in_scratch, e.block.ptrtoint(scratch, I64))
         f.x, f.y = e.add(f.x, own), e.add(f.y, own)
@@ -98,6 +98,10 @@ def _tile(e: Emitter, f: SimpleNamespace, group: Value, m: Value, n: Value, nth:
     )
 
 
-def tile_names(isa: Isa) -> Iterable[str]:
+def tile_names(isa: Isa) -> list[str]:
     """Every tile function of an instruction set."""
-    return [tile_name(rows, vectors) for vectors in range(1, isa.vectors + 1) for rows in range(1, isa.rows + 1)]
+    return [tile_name(*tile) for tile in _tiles(isa)]
+
+
+def _tiles(isa: Isa) -> Iterator[tuple[int, int]]:
+    return product(range(1, isa.rows + 1), range(1, isa.vectors + 1))

@@ -3,9 +3,11 @@
 With few channels (three, in a network's first layer) a tap is too short a row for the tile; a whole kernel row is not.
 """
 
+from llvmlite import ir
+
 from resnet_ref.kernels.vector import sharing
 from resnet_ref.kernels.vector.emit import I8, I64, POINTER, VOID, Emitter, Layout, Value
-from resnet_ref.kernels.vector.program import HEADER
+from resnet_ref.kernels.vector.program import HEADER, OPERATION
 
 # Rows of all padded images, shared among the tasks. width, left, right: bytes of an image's row, of zeros beside it.
 PAD = Layout(*HEADER.names, *sharing.FIELDS, "x", "y", "top", "rows", "padded_rows", "width", "left", "right")
@@ -13,7 +15,7 @@ PAD = Layout(*HEADER.names, *sharing.FIELDS, "x", "y", "top", "rows", "padded_ro
 
 def emit_pad(e: Emitter) -> None:
     """`pad(record, task, scratch)`."""
-    with e.function("pad", [POINTER, I64, POINTER]) as (record, task, _):
+    with e.function("pad", OPERATION) as (record, task, _):
         f = e.record(record, PAD)
         step = e.add(e.add(f.left, f.width), f.right)
 
@@ -35,14 +37,10 @@ def emit_pad(e: Emitter) -> None:
 
 
 def _zero(e: Emitter, target: Value, nbytes: Value) -> None:
-    from llvmlite import ir
-
     function = e.declare("llvm.memset.p0.i64", VOID, [POINTER, I8, I64, ir.IntType(1)])
     e.block.call(function, [target, I8(0), nbytes, ir.IntType(1)(0)])
 
 
 def _copy(e: Emitter, target: Value, source: Value, nbytes: Value) -> None:
-    from llvmlite import ir
-
     function = e.declare("llvm.memcpy.p0.p0.i64", VOID, [POINTER, POINTER, I64, ir.IntType(1)])
     e.block.call(function, [target, source, nbytes, ir.IntType(1)(0)])

@@ -17,8 +17,8 @@ import numpy as np
 
 from resnet_ref.kernels.conv2d.winograd_matrices import TAPS, Matrix, matrices
 from resnet_ref.kernels.vector import sharing
-from resnet_ref.kernels.vector.emit import FLOAT, I64, POINTER, Emitter, Layout, Value
-from resnet_ref.kernels.vector.program import HEADER
+from resnet_ref.kernels.vector.emit import I64, Emitter, Layout, Value
+from resnet_ref.kernels.vector.program import HEADER, OPERATION
 
 # in_scratch: v is relative to the thread's scratch and to the task's first tile.
 _TILES = (*sharing.FIELDS, "in_scratch")
@@ -36,13 +36,12 @@ def emit_winograd(e: Emitter) -> None:
     for m in SIZES:
         _emit_input(e, m)
         _emit_output(e, m)
-    with e.function("winograd_fused", [POINTER, I64, POINTER]) as (record, task, scratch):
+    with e.function("winograd_fused", OPERATION) as (record, task, scratch):
         f = e.record(record, FUSED)
-        kinds = [POINTER, I64, POINTER]
-        e.call_address(f.input, kinds, [e.pointer(f.input_record), task, scratch])
+        e.call_address(f.input, OPERATION, [e.pointer(f.input_record), task, scratch])
         product = e.pointer(e.block.select(e.block.icmp_signed("<", task, f.taller), f.tall, f.short))
-        e.loop(0, f.groups, lambda group: e.call_address(f.multiply, kinds, [product, group, scratch]))
-        e.call_address(f.output, kinds, [e.pointer(f.output_record), task, scratch])
+        e.loop(0, f.groups, lambda group: e.call_address(f.multiply, OPERATION, [product, group, scratch]))
+        e.call_address(f.output, OPERATION, [e.pointer(f.output_record), task, scratch])
 
 
 def _each_tile(
@@ -55,15 +54,9 @@ def _each_tile(
     e.loop(first, last, lambda tile: body(tile, e.at(v, e.mul(tile, f.v_step))))
 
 
-def _each_vector(e: Emitter, nbytes: Value, body: Callable[[Value], None]) -> None:
-    """body(offset) for the vectors of a pixel."""
-    step = e.isa.lanes * FLOAT
-    e.loop(0, e.divmod(nbytes, step)[0], lambda i: body(e.mul(i, step)))
-
-
 def _emit_input(e: Emitter, m: int) -> None:
     n = m + TAPS - 1
-    with e.function(f"winograd_input_{m}", [POINTER, I64, POINTER]) as (record, task, scratch):
+    with e.function(f"winograd_input_{m}", OPERATION) as (record, task, scratch):
         f = e.record(record, INPUT)
         x = e.pointer(f.x)
 
@@ -80,14 +73,14 @@ def _emit_input(e: Emitter, m: int) -> None:
                         e.store(value, target)
                         target = e.at(target, f.v_group)
 
-            _each_vector(e, f.v_step, vector)
+            e.each_vector(f.v_step, vector)
 
         _each_tile(e, f, task, scratch, tile)
 
 
 def _emit_output(e: Emitter, m: int) -> None:
     n = m + TAPS - 1
-    with e.function(f"winograd_output_{m}", [POINTER, I64, POINTER]) as (record, task, scratch):
+    with e.function(f"winograd_output_{m}", OPERATION) as (record, task, scratch):
         f = e.record(record, OUTPUT)
         low, high = e.splat_bits(f.low), e.splat_bits(f.high)
         y = e.pointer(f.y)
@@ -110,7 +103,7 @@ def _emit_output(e: Emitter, m: int) -> None:
                         value = e.at_least(e.block.fadd(value, bias), low)
                         e.store(e.at_most(value, high), e.at(places[i * m + j], offset))
 
-            _each_vector(e, f.v_step, vector)
+            e.each_vector(f.v_step, vector)
 
         _each_tile(e, f, task, scratch, tile)
 

@@ -4,8 +4,8 @@ import numpy as np
 
 from resnet_ref.kernels.geometry import Window
 from resnet_ref.kernels.vector import sharing
-from resnet_ref.kernels.vector.emit import FLOAT, I64, POINTER, Emitter, Layout, Value
-from resnet_ref.kernels.vector.program import HEADER
+from resnet_ref.kernels.vector.emit import Emitter, Layout, Value
+from resnet_ref.kernels.vector.program import HEADER, OPERATION
 from resnet_ref.kernels.vector.step import Map, Step, Target
 
 # Pixels of y, shared among the tasks; table [pixels, taps]; step: bytes of a pixel.
@@ -15,16 +15,14 @@ LOWEST = float(np.finfo(np.float32).min)
 
 def emit_pool(e: Emitter) -> None:
     """`max_pool(record, task, scratch)`: x > best is false for NaN, so NaN never wins."""
-    with e.function("max_pool", [POINTER, I64, POINTER]) as (record, task, _):
+    with e.function("max_pool", OPERATION) as (record, task, _):
         f = e.record(record, POOL)
 
         def pixel(number: Value) -> None:
             entries = e.at(e.pointer(f.table), e.mul(e.mul(number, f.taps), 4))
             target = e.at(e.pointer(f.y), e.mul(number, f.step))
 
-            def vector(i: Value) -> None:
-                offset = e.mul(i, e.isa.lanes * FLOAT)
-
+            def vector(offset: Value) -> None:
                 def tap(t: Value, best: list[Value]) -> list[Value]:
                     place = e.at(e.pointer(f.x), e.index(e.at(entries, e.mul(t, 4))), offset)
                     x = e.load(e.vector, place)
@@ -33,7 +31,7 @@ def emit_pool(e: Emitter) -> None:
                 (best,) = e.fold(f.taps, [e.constant(LOWEST)], tap)
                 e.store(best, e.at(target, offset))
 
-            e.loop(0, e.divmod(f.step, e.isa.lanes * FLOAT)[0], vector)
+            e.each_vector(f.step, vector)
 
         e.loop(*sharing.share(e, f, task), pixel)
 

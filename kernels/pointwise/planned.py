@@ -5,8 +5,8 @@ Also the strided copy (subsample): a pixel of each operand is looked up in a tab
 
 from resnet_ref.kernels.activation import bounds
 from resnet_ref.kernels.vector import sharing
-from resnet_ref.kernels.vector.emit import FLOAT, I64, POINTER, Emitter, Layout, Value, float_bits
-from resnet_ref.kernels.vector.program import HEADER
+from resnet_ref.kernels.vector.emit import Emitter, Layout, Value, float_bits
+from resnet_ref.kernels.vector.program import HEADER, OPERATION
 from resnet_ref.kernels.vector.step import Map, Step, Target
 
 # y = clamp(x + clip(residual, -bound, bound)); a table has a place for each pixel of y; step: bytes of a pixel.
@@ -17,7 +17,7 @@ ADD = Layout(
 
 def emit_add(e: Emitter) -> None:
     """`add(record, task, scratch)`."""
-    with e.function("add", [POINTER, I64, POINTER]) as (record, task, _):
+    with e.function("add", OPERATION) as (record, task, _):
         f = e.record(record, ADD)
         low, high, bound = (e.splat_bits(bits) for bits in (f.low, f.high, f.bound))
 
@@ -26,9 +26,7 @@ def emit_add(e: Emitter) -> None:
             residual = e.at(e.pointer(f.residual), e.mul(number, f.step))
             y = e.at(e.pointer(f.y), e.mul(number, f.step))
 
-            def vector(i: Value) -> None:
-                offset = e.mul(i, e.isa.lanes * FLOAT)
-
+            def vector(offset: Value) -> None:
                 def add(carried: list[Value]) -> list[Value]:
                     r = e.clamp(e.load(e.vector, e.at(residual, offset)), e.block.fneg(bound), bound)
                     return [e.block.fadd(carried[0], r)]
@@ -36,7 +34,7 @@ def emit_add(e: Emitter) -> None:
                 (value,) = e.when(f.has_residual, [e.load(e.vector, e.at(x, offset))], add)
                 e.store(e.clamp(value, low, high), e.at(y, offset))
 
-            e.loop(0, e.divmod(f.step, e.isa.lanes * FLOAT)[0], vector)
+            e.each_vector(f.step, vector)
 
         e.loop(*sharing.share(e, f, task), pixel)
 

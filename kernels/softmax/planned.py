@@ -5,8 +5,8 @@ exp(x) = 2^k exp(r),    k = round(x / ln 2),    |r| <= ln(2) / 2
 
 import math
 
-from resnet_ref.kernels.vector.emit import F32, F64, FLOAT, I64, POINTER, Emitter, Layout, Value
-from resnet_ref.kernels.vector.program import HEADER
+from resnet_ref.kernels.vector.emit import F32, F64, FLOAT, I64, Emitter, Layout, Value
+from resnet_ref.kernels.vector.program import HEADER, OPERATION
 from resnet_ref.kernels.vector.step import Map, Step, Target
 
 # A task is one row of `classes` numbers; step: bytes from a row to the next, of x and of y.
@@ -17,7 +17,7 @@ SMALLEST = -700.0  # exp of it is 1e-304; float32 knows it as 0
 
 def emit_softmax(e: Emitter) -> None:
     """`softmax(record, task, scratch)`: shifted by the largest, so that nothing overflows."""
-    with e.function("softmax", [POINTER, I64, POINTER]) as (record, task, _):
+    with e.function("softmax", OPERATION) as (record, task, _):
         f = e.record(record, SOFTMAX)
         x, y = (e.at(e.pointer(start), e.mul(task, f.step)) for start in (f.x, f.y))
 

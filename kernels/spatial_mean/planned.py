@@ -2,8 +2,8 @@
 
 from llvmlite import ir
 
-from resnet_ref.kernels.vector.emit import F64, FLOAT, I64, POINTER, Emitter, Layout, Value
-from resnet_ref.kernels.vector.program import HEADER
+from resnet_ref.kernels.vector.emit import F64, FLOAT, Emitter, Layout, Value
+from resnet_ref.kernels.vector.program import HEADER, OPERATION
 from resnet_ref.kernels.vector.step import Map, Step, Target
 
 # A task is one vector of channels of one image. pixels: of an image; step: bytes of a pixel.
@@ -13,7 +13,7 @@ MEAN = Layout(*HEADER.names, "x", "y", "pixels", "step")
 def emit_mean(e: Emitter) -> None:
     """`mean(record, task, scratch)`."""
     wide = ir.VectorType(F64, e.isa.lanes)
-    with e.function("mean", [POINTER, I64, POINTER]) as (record, task, _):
+    with e.function("mean", OPERATION) as (record, task, _):
         f = e.record(record, MEAN)
         image, vector = e.divmod(task, e.divmod(f.step, e.isa.lanes * FLOAT)[0])
         offset = e.mul(vector, e.isa.lanes * FLOAT)

@@ -58,13 +58,10 @@ class Emitter:
         self.block: ir.IRBuilder = None
 
     @contextmanager
-    def function(self, name: str, arguments: Sequence[Any], internal: bool = False) -> Iterator[list[Value]]:
+    def function(self, name: str, arguments: Sequence[Any]) -> Iterator[list[Value]]:
         """Inside, what is emitted is the body of `void name(arguments)`; yields the arguments."""
         function = ir.Function(self.module, ir.FunctionType(VOID, arguments), name)
         function.attributes.add("nounwind")
-        if internal:
-            function.linkage = "internal"
-            function.attributes.add("noinline")
         self.block = ir.IRBuilder(function.append_basic_block("entry"))
         yield list(function.args)
         self.block.ret_void()
@@ -159,10 +156,11 @@ class Emitter:
         return self.splat(self.block.bitcast(self.block.trunc(bits, I32), F32))
 
     def multiply_add(self, a: Value, b: Value, c: Value) -> Value:
-        """a * b + c: one rounding where the instruction set fuses, else two."""
+        """a * b + c, vectors: one rounding where the instruction set fuses, else two."""
         if not self.isa.fused:
             return self.block.fadd(self.block.fmul(a, b), c)
-        return self.block.call(self.intrinsic("llvm.fma", a.type, 3), [a, b, c])
+        function = self.declare(f"llvm.fma.v{self.isa.lanes}f32", self.vector, [self.vector] * 3)
+        return self.block.call(function, [a, b, c])
 
     def at_least(self, x: Value, low: Value) -> Value:
         """max(x, low), NaN left alone."""
@@ -176,15 +174,10 @@ class Emitter:
         """min(max(x, low), high), NaN left alone."""
         return self.at_most(self.at_least(x, low), high)
 
-    def intrinsic(self, name: str, kind: Any, arguments: int) -> Value:
-        """LLVM's `name` for a type, from so many of that type to one."""
-        suffix = f"v{kind.count}{_short(kind.element)}" if isinstance(kind, ir.VectorType) else _short(kind)
-        return self.declare(f"{name}.{suffix}", kind, [kind] * arguments)
-
-    def prefetch(self, pointer: Value, level: int, write: bool = False) -> None:
+    def prefetch(self, pointer: Value, level: int) -> None:
         """Asks for a cache line: level 3 into L1, 2 into L2."""
         function = self.declare("llvm.prefetch.p0", VOID, [POINTER, I32, I32, I32])
-        self.block.call(function, [pointer, I32(int(write)), I32(level), I32(1)])
+        self.block.call(function, [pointer, I32(0), I32(level), I32(1)])
 
     # Control.
 
@@ -225,6 +218,11 @@ class Emitter:
 
         self.fold(self.sub(last, first), [], step)
 
+    def each_vector(self, nbytes: Value, body: Callable[[Value], None]) -> None:
+        """Runs body(offset in bytes) for the vectors that fill so many bytes."""
+        step = self.isa.lanes * FLOAT
+        self.loop(0, self.divmod(nbytes, step)[0], lambda i: body(self.mul(i, step)))
+
     def when(
         self, condition: Value, carried: Sequence[Value], body: Callable[[list[Value]], Sequence[Value]]
     ) -> list[Value]:
@@ -262,7 +260,3 @@ class Emitter:
         """The same value, hidden from LLVM's optimiser; it costs no instruction."""
         kind = ir.FunctionType(value.type, [value.type])
         return self.block.call(ir.InlineAsm(kind, "", "=r,0", False), [value])
-
-
-def _short(kind: Any) -> str:
-    return {"float": "f32", "double": "f64", "i32": "i32", "i64": "i64"}[str(kind)]

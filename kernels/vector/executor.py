@@ -1,4 +1,4 @@
-"""Shares the tasks of one kernel call among threads.
+"""Shares the tasks of one call of an eager kernel among threads. (Plans have a team of their own: team.py.)
 
 Numba's parallel=True is not used: two Python threads in it, or a fork after it, end the process. Instead a kernel is a
 function of a range of rows that runs without the GIL, and `run` hands out the ranges. How the work is cut depends on

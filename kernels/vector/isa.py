@@ -59,7 +59,7 @@ _NEEDS = {
 @cache
 def available() -> tuple[Isa, ...]:
     """What this machine has, the fastest first; PLAIN always."""
-    features = llvm.get_host_cpu_features() if platform.machine() != "" else {}
+    features = llvm.get_host_cpu_features()
     native = {"x86_64": _X86, "AMD64": _X86, "aarch64": _ARM, "arm64": _ARM}.get(platform.machine(), "")
     return tuple(
         isa

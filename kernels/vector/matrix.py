@@ -61,7 +61,7 @@ class Emulated:
     def zero(self, register: int) -> None:
         """All sums 0."""
         place = self._register(register)
-        self.e.loop(0, SIDE, lambda row: self.e.store(self._zeros(), self.e.at(place, self.e.mul(row, ROW))))
+        self.e.loop(0, SIDE, lambda row: self.e.store(self.e.constant(0.0), self.e.at(place, self.e.mul(row, ROW))))
 
     def load(self, register: int, pointer: Value, step: "int | Value") -> None:
         """16 rows from memory, `step` bytes apart."""
@@ -81,7 +81,7 @@ class Emulated:
 
             def pair(k: Value, carried: list[Value]) -> list[Value]:
                 both = e.load(I32, e.at(left, e.mul(m, ROW), e.mul(k, 4)))
-                rows = e.load(_bits(e), e.at(right, e.mul(k, ROW)))
+                rows = e.load(ir.VectorType(I32, SIDE), e.at(right, e.mul(k, ROW)))
                 total = carried[0]
                 for half in (_low, _high):
                     x = e.splat(e.block.bitcast(half(e, both, 1), F32))
@@ -99,9 +99,6 @@ class Emulated:
     def _register(self, number: int) -> Value:
         return self.e.at(self._memory, number * SIDE * ROW)
 
-    def _zeros(self) -> Value:
-        return self.e.constant(0.0)
-
     def _copy(self, target: Value, target_step: "int | Value", source: Value, source_step: "int | Value") -> None:
         e = self.e
 
@@ -111,10 +108,6 @@ class Emulated:
             )
 
         e.loop(0, SIDE, row)
-
-
-def _bits(e: Emitter) -> Value:
-    return ir.VectorType(I32, e.isa.lanes)
 
 
 def _constant(number: int, lanes: int) -> Value:
@@ -130,7 +123,10 @@ def _high(e: Emitter, pair: Value, lanes: int) -> Value:
     return e.block.and_(pair, _constant(-65536, lanes))
 
 
-def registers(e: Emitter) -> "Amx | Emulated":
+Registers = Amx | Emulated
+
+
+def registers(e: Emitter) -> Registers:
     """The matrix registers of the emitter's instruction set."""
     return Amx(e) if e.isa.matrix == "amx" else Emulated(e)
 

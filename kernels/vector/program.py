@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from resnet_ref.kernels.vector.emit import I32, I64, LINE, POINTER, Emitter, Layout, Value
 
 HEADER = Layout("function", "tasks", "barrier")
+OPERATION = [POINTER, I64, POINTER]  # its function's arguments: record, task, scratch
 # records: [operations] addresses. counters: one cache line for each operation's range of each thread. waiting: how many
 # times a thread has come to a barrier. ticks: where the first thread notes the time at the start and after each
 # operation, or 0.
@@ -23,7 +24,6 @@ def emit_program(e: Emitter) -> None:
     """`run(program, thread, scratch)`: what each thread of the program calls."""
     with e.function("run", [POINTER, I64, POINTER]) as (program, thread, scratch):
         f = e.record(program, PROGRAM)
-
         e.when(f.ticks, [], lambda _: _note(e, f, thread, I64(0)))
 
         def operation(number: Value, carried: list[Value]) -> list[Value]:
@@ -52,7 +52,7 @@ def _take_tasks(
         task = e.add(first, e.block.atomic_rmw("add", counter, I64(1), "monotonic"))
         e.block.cbranch(e.block.icmp_signed("<", task, last), body, end)
         e.block.position_at_end(body)
-        e.call_address(header.function, [POINTER, I64, POINTER], [record, task, scratch])
+        e.call_address(header.function, OPERATION, [record, task, scratch])
         e.block.branch(head)
         e.block.position_at_end(end)
 

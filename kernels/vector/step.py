@@ -10,7 +10,6 @@ from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.geometry import Window
 from resnet_ref.kernels.vector.emit import FLOAT, Layout
 from resnet_ref.kernels.vector.objects import Library
-from resnet_ref.kernels.vector.program import HEADER
 from resnet_ref.kernels.vector.sharing import shares
 
 L1_WAY = 4096  # bytes after which addresses compete for the same place in L1
@@ -81,7 +80,6 @@ class Memory:
     """A program's memory while its records are made: addresses of buffers and of the tables that kernels look up."""
 
     def __init__(self, arena: Array, zeros: Buffer, lowest: Buffer, waste: Buffer) -> None:
-        self.arena = arena
         self.base = arena.ctypes.data
         self._tables: dict[bytes, Array] = {}
         self.kept: list[Array] = []
@@ -138,7 +136,6 @@ class Step:
     def record(self, memory: Memory, barrier: bool) -> Array:
         """The record that the program passes to the kernel."""
         header = {"function": self.function, "tasks": self.tasks, "barrier": int(barrier)}
-        assert set(header) == set(HEADER.names)
         return np.array(self.layout.pack(**header, **self.fields(memory)), np.int64)
 
 

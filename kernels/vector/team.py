@@ -174,9 +174,10 @@ if hasattr(os, "register_at_fork"):
 
 def run(library: Library, program: int, threads: int, scratch: int, scratch_step: int) -> None:
     """Runs a program (the address of a PROGRAM record) on so many threads, the caller among them."""
-    if threads > 1 and _team.lead(library, program, threads, scratch, scratch_step):
-        return
-    record = (ctypes.c_int64 * len(PROGRAM)).from_address(program)
-    alone = type(record).from_buffer_copy(record)
-    alone[PROGRAM.slot("threads")] = 1
-    native(library, "run", 3)(ctypes.addressof(alone), 0, scratch)
+    if threads == 1:
+        native(library, "run", 3)(program, 0, scratch)
+    elif not _team.lead(library, program, threads, scratch, scratch_step):
+        record = (ctypes.c_int64 * len(PROGRAM)).from_address(program)
+        alone = type(record).from_buffer_copy(record)
+        alone[PROGRAM.slot("threads")] = 1
+        native(library, "run", 3)(ctypes.addressof(alone), 0, scratch)
