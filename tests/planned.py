@@ -1,13 +1,13 @@
 """Prepared kernels and plans as tests run them: a few steps as a program of their own, on arrays."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resnet_ref import kernels
-from resnet_ref.kernels.conv2d.convolution import Convolution
+from resnet_ref.kernels.conv2d.convolution import Convolution, Method
 from resnet_ref.kernels.conv2d.direct_planned import direct
 from resnet_ref.kernels.conv2d.winograd_planned import can_winograd
 from resnet_ref.kernels.geometry import Window
@@ -20,7 +20,6 @@ from resnet_ref.plan.program import Program
 
 Array = NDArray[Any]
 ISAS = [isa.name for isa in available()]
-METHOD = Callable[[Target, Convolution], Sequence[Step]]
 
 
 def target_for(isa: str, threads: int = 1) -> Target:
@@ -52,7 +51,7 @@ def computed(target: Target, steps: Sequence[Step], inputs: Mapping[Map, Array],
 
 def convolved(
     target: Target,
-    method: METHOD,
+    method: Method,
     x: Array,
     w: Array,
     rows: Window,
@@ -111,7 +110,7 @@ def planned(
     weights: Mapping[str, Array],
     images: Array,
     outputs: Sequence[str],
-    choose: METHOD | None = None,
+    choose: Method | None = None,
     *,
     algorithm: str = "auto",
     isa: str = ISAS[0],
@@ -122,6 +121,6 @@ def planned(
     return Plan(describe, weights, target_for(isa, threads), images.shape, outputs, choose)(images)
 
 
-def forced(method: METHOD) -> METHOD:
+def forced(method: Method) -> Method:
     """`method` wherever Winograd's algorithms can be, else the direct one."""
     return lambda target, conv: (method if can_winograd(conv) else direct)(target, conv)

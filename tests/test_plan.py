@@ -10,7 +10,7 @@ from accuracy import EPS, error
 from conftest import TINY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from planned import ISAS, METHOD, Array, forced, planned, target_for
+from planned import ISAS, Array, Method, forced, planned, target_for
 from random_networks import networks
 from variables import random_variables
 
@@ -35,7 +35,7 @@ DESCRIBE = Network.from_json(TINY).describe
 END_POINTS = list(DESCRIBE(Handle(Shapes(), Spec(IMAGES.shape)))[1])
 
 
-METHODS: dict[str, METHOD] = {
+METHODS: dict[str, Method] = {
     "direct": direct,
     "F(2x2) staged": partial(winograd, m=2, fused_tiles=None),
     "F(2x2) fused": partial(winograd, m=2, fused_tiles=28),

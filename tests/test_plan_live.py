@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from accuracy import Values, check_rule, error
 from networks import CASES, Case
-from planned import ISAS, METHOD, forced, planned
+from planned import ISAS, Method, forced, planned
 from variables import random_variables
 
 from resnet_ref import oracle
@@ -17,7 +17,7 @@ from resnet_ref.kernels.conv2d.winograd_planned import winograd
 pytestmark = pytest.mark.oracle
 
 INFERENCE = [name for name, case in CASES.items() if not case.trains]
-EVERYWHERE: dict[str, METHOD] = {
+EVERYWHERE: dict[str, Method] = {
     "direct": direct,
     "F(2x2) staged": partial(winograd, m=2, fused_tiles=None),
     "F(2x2) fused": partial(winograd, m=2, fused_tiles=28),

@@ -160,7 +160,7 @@ def test_every_kind_gets_a_way_that_it_has(memory: Path, tiny_variables: Any) ->
 
     def note(target: Any, conv: Any) -> Any:
         convolutions.append(conv)
-        return candidates(conv, tuning.ALGORITHM, 1)[0](target, conv)
+        return candidates(conv, tuning.ALGORITHM, 1)[0].method(target, conv)
 
     Tuning(tiny_variables).plan(note)
     Tuning(tiny_variables).algorithms()

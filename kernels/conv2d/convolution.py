@@ -1,6 +1,6 @@
 """A convolution that a Plan wants prepared, and what every method of computing it needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.geometry import Window
 from resnet_ref.kernels.vector.emit import float_bits
 from resnet_ref.kernels.vector.memory import floats
-from resnet_ref.kernels.vector.step import Buffer, Map, Memory, Target
+from resnet_ref.kernels.vector.step import Buffer, Map, Memory, Step, Target
 
 Folded = Callable[[], tuple[Array, Array]]
 
@@ -49,6 +49,9 @@ class Convolution:
     def flops(self) -> int:
         """A multiply-add counted as two."""
         return 2 * self.y.pixels * self.y.c * self.rows.size * self.cols.size * self.x.c
+
+
+Method = Callable[[Target, Convolution], Sequence[Step]]  # a way to compute it
 
 
 def packed(target: Target, conv: Convolution, method: str, layout: Callable[[Array], Array]) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.conv2d.convolution import Convolution, epilogue, packed, residual_place, tap_places
 from resnet_ref.kernels.conv2d.multiply import MULTIPLY
 from resnet_ref.kernels.conv2d.pad import PAD
-from resnet_ref.kernels.conv2d.products import blocks_of, equal_parts, pack, product, row_by_row, task_count
+from resnet_ref.kernels.conv2d.products import equal_parts, pack, product, row_by_row, task_count
 from resnet_ref.kernels.geometry import Window
 from resnet_ref.kernels.vector import sharing
 from resnet_ref.kernels.vector.emit import FLOAT
@@ -21,14 +21,13 @@ def direct(target: Target, conv: Convolution) -> list[Step]:
     """The convolution by indirection: each tap of each pixel is looked up."""
     if conv.x.pitch == conv.x.c and can_take_dense(conv.cols, conv.x.c, target.library.isa.lanes):
         return _by_kernel_rows(target, conv)
-    w, bias = packed(target, conv, "direct", lambda w: pack(w.reshape(1, -1, w.shape[3]), target.library))
     if conv.rows.is_identity and conv.cols.is_identity:
         rows = target.library.isa.rows
 
         def pixels(memory: Memory) -> dict[str, int]:
             return {"x": memory.address(conv.x), **row_by_row(memory, conv.x, rows)}
 
-        return [_multiply(target, conv, w, bias, conv.x, pixels)]
+        return [_multiply(target, conv, conv.x, pixels)]
     parts = equal_parts(conv.x.c)
     depth = conv.x.c // parts
 
@@ -37,7 +36,7 @@ def direct(target: Target, conv: Convolution) -> list[Step]:
         cut = (places[:, :, None] + depth * np.arange(parts)).reshape(len(places), -1)
         return _looked_up(target, memory, cut, depth)
 
-    return [_multiply(target, conv, w, bias, conv.x, taps)]
+    return [_multiply(target, conv, conv.x, taps)]
 
 
 def can_take_dense(cols: Window, channels: int, lanes: int) -> bool:
@@ -71,7 +70,6 @@ def _by_kernel_rows(target: Target, conv: Convolution) -> list[Step]:
             right=cols.after * x.step,
         ),
     )
-    w, bias = packed(target, conv, "direct", lambda w: pack(w.reshape(1, -1, w.shape[3]), target.library))
 
     def kernel_rows(memory: Memory) -> dict[str, int]:
         ys = (rows.taps(x.h) * width)[None, :, None]  # [1, OH, 1, KH]
@@ -80,24 +78,21 @@ def _by_kernel_rows(target: Target, conv: Convolution) -> list[Step]:
         places = memory.index(padded) + (images + ys + xs) * x.c
         return _looked_up(target, memory, places.reshape(-1, rows.size), cols.size * x.c)
 
-    return [pad, _multiply(target, conv, w, bias, padded, kernel_rows)]
+    return [pad, _multiply(target, conv, padded, kernel_rows)]
 
 
-def _multiply(target: Target, conv: Convolution, w: Array, bias: Array, x: Map, where: Where) -> Step:
+def _multiply(target: Target, conv: Convolution, x: Map, where: Where) -> Step:
     """One product; `where`: x, its table, and how much is summed. x: conv's, or the padded copy."""
-    y, isa = conv.y, target.library.isa
-    depth = conv.rows.size * conv.cols.size * conv.x.c
-    tiles, heights = sharing.shares(y.pixels, isa.rows)
-    panels = -(-y.c // isa.panel)
-    blocks = blocks_of(target, tiles, panels, depth, y.c)
+    w, bias = packed(target, conv, "direct", lambda w: pack(w.reshape(1, -1, w.shape[3]), target.library))
+    y = conv.y
+    cut = product(target, y.pixels, conv.rows.size * conv.cols.size * conv.x.c, y.c)
 
     def fields(memory: Memory) -> dict[str, int]:
         return {
             **epilogue(conv),
             **where(memory),
-            **residual_place(memory, conv, isa.rows),
-            **product(target, heights, tiles, panels, depth, y.c),
-            **blocks,
+            **residual_place(memory, conv, target.library.isa.rows),
+            **cut,
             "x_group": 0,
             "w": w.ctypes.data,
             "w_group": 0,
@@ -113,7 +108,7 @@ def _multiply(target: Target, conv: Convolution, w: Array, bias: Array, x: Map, 
         "direct",
         target.library["multiply"],
         MULTIPLY,
-        task_count(tiles, panels, blocks),
+        task_count(cut),
         (x.buffer, *conv.reads[1:]),
         (y.buffer,),
         fields,
@@ -126,10 +121,9 @@ def _looked_up(target: Target, memory: Memory, places: Array, depth: int) -> dic
     """The table of each tile [taps, pixels of the tallest], of places [pixels, taps]."""
     taps = places.shape[1]
     tiles, heights = sharing.shares(len(places), target.library.isa.rows)
-    tall = heights["height"] + (heights["taller"] > 0)
-    firsts = np.arange(tiles) * heights["height"] + np.minimum(np.arange(tiles), heights["taller"])
+    tall = sharing.tallest(heights)
     # A tile that is not the tallest leaves its last entry idle.
-    pixels = np.minimum(firsts[:, None] + np.arange(tall), len(places) - 1)
+    pixels = np.minimum(sharing.firsts(tiles, heights)[:, None] + np.arange(tall), len(places) - 1)
     return {
         "taps": taps,
         "depth": depth,

@@ -3,6 +3,7 @@
 import numpy as np
 
 from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.vector import sharing
 from resnet_ref.kernels.vector.emit import FLOAT
 from resnet_ref.kernels.vector.memory import floats
 from resnet_ref.kernels.vector.objects import Library
@@ -27,32 +28,33 @@ def pack(w: Array, library: Library) -> Array:
     return packed
 
 
-def product(
-    target: Target, heights: dict[str, int], tiles: int, panels: int, depth: int, channels: int
-) -> dict[str, int]:
-    """Tiles, panels, and the functions that compute them."""
-    library, lanes = target.library, target.library.isa.lanes
-    full = library.isa.vectors
-    last = -(-(channels - (panels - 1) * library.isa.panel) // lanes)
-    short, tall = heights["height"], heights["height"] + (heights["taller"] > 0)
+def product(target: Target, pixels: int, depth: int, channels: int, *, in_one: bool = False) -> dict[str, int]:
+    """Tiles, panels, the functions that compute them, and blocks of both; in_one: all of it is one block."""
+    isa, library = target.library.isa, target.library
+    tiles, heights = sharing.shares(pixels, isa.rows)
+    panels = -(-channels // isa.panel)
+    short, tall = heights["height"], sharing.tallest(heights)
+    full, last = isa.vectors, -(-(channels - (panels - 1) * isa.panel) // isa.lanes)
+    whole = {"block_tiles": tiles, "block_panels": panels, "by_panel": 1}
     return {
         "tiles": tiles,
         **heights,
         "panels": panels,
-        "w_panel": depth * library.isa.panel * FLOAT,
+        "w_panel": depth * isa.panel * FLOAT,
         "full_tall": library[tile_name(tall, full)],
         "full_short": library[tile_name(short, full)],
         "last_tall": library[tile_name(tall, last)],
         "last_short": library[tile_name(short, last)],
+        **(whole if in_one else _blocks(target, tiles, panels, depth, depth * channels * FLOAT)),
     }
 
 
-def blocks_of(target: Target, tiles: int, panels: int, depth: int, channels: int) -> dict[str, int]:
-    """How a product is cut into tasks, and in which order each is gone through (see multiply.py)."""
+def _blocks(target: Target, tiles: int, panels: int, depth: int, weights: int) -> dict[str, int]:
+    """How a product is cut into tasks, and in which order each is gone through (see multiply.py). weights: bytes."""
     threads, rows = target.threads, target.library.isa.rows
     if tiles < 4 * threads:  # too few tiles to share out: share the panels
         return {"block_tiles": tiles, "block_panels": -(-panels // (TASKS * threads)), "by_panel": 1}
-    if depth * channels * FLOAT <= SMALL_WEIGHTS:
+    if weights <= SMALL_WEIGHTS:
         return {"block_tiles": -(-tiles // (2 * TASKS * threads)), "block_panels": panels, "by_panel": 0}
     held = max(4, BLOCK_BYTES // (depth * FLOAT * rows))
     blocks = threads * -(-tiles // (threads * held))
@@ -63,9 +65,9 @@ def blocks_of(target: Target, tiles: int, panels: int, depth: int, channels: int
     }
 
 
-def task_count(tiles: int, panels: int, blocks: dict[str, int]) -> int:
-    """Into how many tasks `blocks` cuts a product."""
-    return -(-tiles // blocks["block_tiles"]) * -(-panels // blocks["block_panels"])
+def task_count(cut: dict[str, int]) -> int:
+    """Into how many tasks the blocks of a `product` cut it."""
+    return -(-cut["tiles"] // cut["block_tiles"]) * -(-cut["panels"] // cut["block_panels"])
 
 
 def equal_parts(channels: int) -> int:

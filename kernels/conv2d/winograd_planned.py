@@ -1,5 +1,6 @@
 """Winograd's convolution for a Plan: transformed weights, tables of tiles, the stages' records."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,11 @@ from resnet_ref.kernels.conv2d.winograd import FUSED, INPUT, OUTPUT
 from resnet_ref.kernels.conv2d.winograd_matrices import TAPS, transformed_weights
 from resnet_ref.kernels.geometry import Window
 from resnet_ref.kernels.vector import sharing
-from resnet_ref.kernels.vector.emit import float_bits
+from resnet_ref.kernels.vector.emit import Layout, float_bits
+from resnet_ref.kernels.vector.program import HEADER
 from resnet_ref.kernels.vector.step import Buffer, Map, Memory, Step, Target
+
+Fields = Callable[[Memory], dict[str, int]]
 
 
 def can_winograd(conv: Convolution) -> bool:
@@ -34,6 +38,11 @@ def winograd(target: Target, conv: Convolution, m: int, fused_tiles: int | None)
     tiles = conv.x.n * len(ys) * len(xs)
     build = _Winograd(target, conv, m, w, bias, ys, xs, tiles)
     return build.staged() if fused_tiles is None else build.fused(fused_tiles)
+
+
+def name(m: int, fused_tiles: int | None) -> str:
+    """What the method is called, as in `winograd`."""
+    return f"F({m}x{m}) {'staged' if fused_tiles is None else 'fused'}"
 
 
 def tile_count(conv: Convolution, m: int) -> int:
@@ -62,96 +71,73 @@ class _Winograd:
         return (self.m + TAPS - 1) ** 2
 
     def staged(self) -> list[Step]:
-        conv, library = self.conv, self.target.library
-        v = Buffer(self.groups * self.tiles * conv.x.step)
-        product = Buffer(self.groups * self.tiles * conv.y.step)
+        x, y = self.conv.x, self.conv.y
+        v, sums = (Buffer(self.groups * self.tiles * of.step) for of in (x, y))
         count, ranges = self.target.shares(self.tiles)
-        tiles, heights = sharing.shares(self.tiles, library.isa.rows)
-        panels = -(-conv.y.c // library.isa.panel)
-        blocks = {"block_tiles": tiles, "block_panels": panels, "by_panel": 1}
 
-        def stage(name: str, layout, function: str, count: int, reads, writes, fields) -> Step:  # type: ignore[no-untyped-def]
+        def step(
+            part: str, function: str, layout: Layout, tasks: int, read: Buffer, written: Buffer, fields: Fields
+        ) -> Step:
             return Step(
-                f"{conv.name}//{name}",
-                f"F({self.m}x{self.m}) staged",
-                library[function],
+                f"{self.conv.name}{part}",
+                name(self.m, None),
+                self.target.library[function],
                 layout,
-                count,
-                reads,
-                writes,
+                tasks,
+                (read,),
+                (written,),
                 fields,
+                flops=0 if part else self.conv.flops,
+                weights=() if part else (self.w, self.bias),
             )
 
+        def transformed(memory: Memory) -> dict[str, int]:
+            return self._input(memory, ranges, memory.address(v), self.tiles, 0)
+
+        def multiplied(memory: Memory) -> dict[str, int]:
+            return self._product(memory, self.tiles, memory.address(v), memory.address(sums), self.tiles, 0)
+
+        def finished(memory: Memory) -> dict[str, int]:
+            return self._output(memory, ranges, memory.address(sums), self.tiles, 0)
+
         return [
-            stage(
-                "input",
-                INPUT,
-                f"winograd_input_{self.m}",
-                count,
-                (conv.x.buffer,),
-                (v,),
-                lambda memory: self._input(memory, ranges, memory.address(v), self.tiles, 0),
-            ),
-            Step(
-                conv.name,
-                f"F({self.m}x{self.m}) staged",
-                library["multiply"],
-                MULTIPLY,
-                self.groups,
-                (v,),
-                (product,),
-                lambda memory: self._product(
-                    memory, heights, tiles, memory.address(v), memory.address(product), self.tiles, blocks, 0
-                ),
-                flops=conv.flops,
-                weights=(self.w, self.bias),
-            ),
-            stage(
-                "output",
-                OUTPUT,
-                f"winograd_output_{self.m}",
-                count,
-                (product,),
-                (conv.y.buffer,),
-                lambda memory: self._output(memory, ranges, memory.address(product), self.tiles, 0),
-            ),
+            step("//input", f"winograd_input_{self.m}", INPUT, count, x.buffer, v, transformed),
+            step("", "multiply", MULTIPLY, self.groups, v, sums, multiplied),
+            step("//output", f"winograd_output_{self.m}", OUTPUT, count, sums, y.buffer, finished),
         ]
 
     def fused(self, most: int) -> list[Step]:
-        conv, library = self.conv, self.target.library
-        threads = self.target.threads
+        conv, library, threads = self.conv, self.target.library, self.target.threads
         tasks = threads * -(-self.tiles // (threads * most))  # as many for each thread
         count, ranges = sharing.shares(self.tiles, -(-self.tiles // tasks))
-        held = ranges["height"] + (ranges["taller"] > 0)
+        held = sharing.tallest(ranges)
         v_bytes = self.groups * held * conv.x.step
-        panels = -(-conv.y.c // library.isa.panel)
 
         def fields(memory: Memory) -> dict[str, int]:
-            def record(layout, values: dict[str, int]) -> int:  # type: ignore[no-untyped-def]
-                header = {"function": 0, "tasks": 0, "barrier": 0}
-                return memory.keep(np.array(layout.pack(**header, **values), np.int64))
+            def inner(layout: Layout, values: dict[str, int]) -> int:
+                """The address of a record that only the fused kernel reads."""
+                unused = dict.fromkeys(HEADER.names, 0)
+                return memory.keep(np.array(layout.pack(**unused, **values), np.int64))
 
-            def product(size: int) -> int:
-                tiles, heights = sharing.shares(size, library.isa.rows)
-                blocks = {"block_tiles": tiles, "block_panels": panels, "by_panel": 1}
-                return record(MULTIPLY, self._product(memory, heights, tiles, 0, v_bytes, held, blocks, 1))
+            def product_of(tiles: int) -> int:
+                return inner(MULTIPLY, self._product(memory, tiles, 0, v_bytes, held, 1))
 
             return {
                 "taller": ranges["taller"],
                 "groups": self.groups,
                 "input": library[f"winograd_input_{self.m}"],
-                "input_record": record(INPUT, self._input(memory, ranges, 0, held, 1)),
+                "input_record": inner(INPUT, self._input(memory, ranges, 0, held, 1)),
                 "multiply": library["multiply"],
-                "tall": product(held),
-                "short": product(ranges["height"]),
+                "tall": product_of(held),
+                "short": product_of(ranges["height"]),
                 "output": library[f"winograd_output_{self.m}"],
-                "output_record": record(OUTPUT, self._output(memory, ranges, v_bytes, held, 1)),
+                "output_record": inner(OUTPUT, self._output(memory, ranges, v_bytes, held, 1)),
             }
 
         return [
             Step(
                 conv.name,
-                f"F({self.m}x{self.m}) fused",
+                name(self.m, most),
                 library["winograd_fused"],
                 FUSED,
                 count,
@@ -199,31 +185,20 @@ class _Winograd:
         xs = (self.xs[:, None] + left + self.conv.cols.rate * np.arange(side))[None, :, None, :]
         return of.places(memory.index(of), ys, xs, memory.index(outside))  # [N, TY, TX, side, side]
 
-    def _product(
-        self,
-        memory: Memory,
-        heights: dict[str, int],
-        tiles: int,
-        x: int,
-        y: int,
-        rows: int,
-        blocks: dict[str, int],
-        in_scratch: int,
-    ) -> dict[str, int]:
+    def _product(self, memory: Memory, tiles: int, x: int, y: int, rows: int, in_scratch: int) -> dict[str, int]:
+        """`tiles` of V at x times U, to y; V and M have `rows` tiles in a group."""
         conv = self.conv
-        depth, isa = conv.x.c, self.target.library.isa
         return {
             **epilogue(None),
-            **row_by_row(memory, conv.x, isa.rows),
-            "y_step": conv.y.step,
-            **product(self.target, heights, tiles, -(-conv.y.c // isa.panel), depth, conv.y.c),
-            **blocks,
+            **row_by_row(memory, conv.x, self.target.library.isa.rows),
+            **product(self.target, tiles, conv.x.c, conv.y.c, in_one=True),
             "x": x,
             "x_group": rows * conv.x.step,
             "w": self.w.ctypes.data,
             "w_group": self.w[0].nbytes,
             "bias": memory.address(memory.zeros),
             "y": y,
+            "y_step": conv.y.step,
             "y_group": rows * conv.y.step,
             "residual": 0,
             "residual_step": 0,

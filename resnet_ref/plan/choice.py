@@ -6,21 +6,20 @@ The rates were measured once, in whole networks on two cores of a CPU with AVX-5
 for a choice that changes rounding the number of threads does not enter, so that results do not depend on it.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from resnet_ref.errors import DeviceError
 from resnet_ref.kernels.conv2d.bf16 import PRODUCTS
 from resnet_ref.kernels.conv2d.bf16_planned import bf16
-from resnet_ref.kernels.conv2d.convolution import Convolution
+from resnet_ref.kernels.conv2d.convolution import Convolution, Method
 from resnet_ref.kernels.conv2d.direct_planned import direct
 from resnet_ref.kernels.conv2d.winograd_matrices import TAPS
 from resnet_ref.kernels.conv2d.winograd_planned import can_winograd, tile_count, winograd
+from resnet_ref.kernels.conv2d.winograd_planned import name as winograd_name
 from resnet_ref.kernels.vector.emit import FLOAT
 from resnet_ref.kernels.vector.isa import AMX, Isa, has_amx, isa_named
 from resnet_ref.kernels.vector.matrix import require_permission
-from resnet_ref.kernels.vector.step import Step, Target
 
 RATE = 220e9  # FLOP/s of the register tile
 WEIGHTS_RATE = 25e9  # bytes/s of weights that no cache holds
@@ -34,7 +33,6 @@ LEAST_FUSED = 20  # tiles for each thread below which weights, read by each thre
 # winograd_matrices.py errs 2 to 3 times as much, which on some networks is more than the accuracy rule allows.
 SIZES = {"auto": (2,), "direct": (), "fast": (2, 4), "tuned": (2,)}
 BF16 = tuple(PRODUCTS)
-Method = Callable[[Target, Convolution], Sequence[Step]]
 
 
 @dataclass(frozen=True)
@@ -44,10 +42,6 @@ class Candidate:
     name: str
     seconds: float
     method: Method
-
-    def __call__(self, target: Target, conv: Convolution) -> Sequence[Step]:
-        """The steps."""
-        return self.method(target, conv)
 
 
 @dataclass(frozen=True)
@@ -98,12 +92,12 @@ def _winograd(conv: Convolution, m: int, threads: int) -> list[Candidate]:
     flops = 2 * groups * max(tiles, FULL_TILE) * conv.x.c * conv.y.c
     transforms = 2 * groups * tiles * (conv.x.c + conv.y.c) * FLOAT
     seconds = flops / RATE + weights / WEIGHTS_RATE + transforms / TRANSFORM_RATE
-    ways = {"fused": FUSED_TILES, "staged": None}
+    ways: list[int | None] = [FUSED_TILES, None]
     if tiles < LEAST_FUSED * threads:
-        ways = dict(reversed(ways.items()))
+        ways.reverse()
     return [
-        Candidate(f"F({m}x{m}) {way}", seconds + number * WAIT, partial(winograd, m=m, fused_tiles=most))
-        for number, (way, most) in enumerate(ways.items())
+        Candidate(winograd_name(m, most), seconds + number * WAIT, partial(winograd, m=m, fused_tiles=most))
+        for number, most in enumerate(ways)
     ]
 
 
@@ -112,4 +106,4 @@ def by_model(way: Way) -> Method:
     precision = way.bf16
     if precision is not None:
         return lambda target, conv: bf16(target, conv, precision)
-    return lambda target, conv: candidates(conv, way.algorithm, target.threads)[0](target, conv)
+    return lambda target, conv: candidates(conv, way.algorithm, target.threads)[0].method(target, conv)

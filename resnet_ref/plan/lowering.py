@@ -5,11 +5,11 @@ through the first layers a few images at a time, as many as a cache holds, and t
 weights are read once. Every pass has buffers of its own, but the same bytes, since they are not needed together.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from resnet_ref.kernels.arrays import Array
-from resnet_ref.kernels.conv2d.convolution import Convolution
+from resnet_ref.kernels.conv2d.convolution import Convolution, Method
 from resnet_ref.kernels.conv2d.direct_planned import can_take_dense
 from resnet_ref.kernels.conv2d.winograd_planned import takes as winograd_takes
 from resnet_ref.kernels.max_pool2d.planned import max_pool
@@ -23,7 +23,6 @@ from resnet_ref.plan.fusing import Fused
 from resnet_ref.shapes import Spec
 
 CACHE = 8 << 20  # bytes of activations that images may take together
-Chooser = Callable[[Target, Convolution], Sequence[Step]]
 
 
 class Lowering:
@@ -36,7 +35,7 @@ class Lowering:
         wanted: Sequence[Spec],
         weights: Mapping[str, Array],
         target: Target,
-        choose: Chooser,
+        choose: Method,
     ) -> None:
         self._weights, self._target, self._choose = weights, target, choose
         self.maps: dict[Spec, Map] = {images: _images(layers, images, target.library.isa.lanes)}

@@ -10,12 +10,13 @@ import numpy as np
 
 from resnet_ref.handle import Handle
 from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.conv2d.convolution import Method
 from resnet_ref.kernels.library import library
 from resnet_ref.kernels.vector.executor import thread_count
 from resnet_ref.kernels.vector.isa import Isa
 from resnet_ref.kernels.vector.step import Target
 from resnet_ref.plan import tuning
-from resnet_ref.plan.choice import Method, Way, by_model
+from resnet_ref.plan.choice import Way, by_model
 from resnet_ref.plan.plan import RESULT, Describe, Plan
 from resnet_ref.shapes import Shapes, Spec
 

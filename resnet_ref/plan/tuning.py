@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import llvmlite.binding as llvm
 
-from resnet_ref.kernels.conv2d.convolution import Convolution
+from resnet_ref.kernels.conv2d.convolution import Convolution, Method
 from resnet_ref.kernels.vector import cache
 from resnet_ref.kernels.vector.step import Step, Target
-from resnet_ref.plan.choice import Method, candidates
+from resnet_ref.plan.choice import candidates
 from resnet_ref.plan.plan import Plan
 
 ALGORITHM = "tuned"
@@ -28,7 +28,7 @@ def tuned(target: Target, make_plan: Callable[[Method], Plan]) -> Method:
 
     def note(target: Target, conv: Convolution) -> Sequence[Step]:
         convolutions.append(conv)
-        return candidates(conv, ALGORITHM, target.threads)[0](target, conv)
+        return candidates(conv, ALGORITHM, target.threads)[0].method(target, conv)
 
     make_plan(note)
     kinds = sorted({conv.kind for conv in convolutions})
@@ -45,7 +45,7 @@ def _choose(names: Mapping[str, str]) -> Method:
     def choose(target: Target, conv: Convolution) -> Sequence[Step]:
         ways = {candidate.name: candidate for candidate in candidates(conv, ALGORITHM, target.threads)}
         # With other end points other layers are fused, and what was not timed is left to the model.
-        return ways.get(names.get(conv.kind, ""), next(iter(ways.values())))(target, conv)
+        return ways.get(names.get(conv.kind, ""), next(iter(ways.values()))).method(target, conv)
 
     return choose
 
@@ -78,7 +78,7 @@ def _in_turn(number: int, made: dict[Step, tuple[str, str]]) -> Method:
     def choose(target: Target, conv: Convolution) -> Sequence[Step]:
         ways = candidates(conv, ALGORITHM, target.threads)
         way = ways[min(number, len(ways) - 1)]
-        steps = way(target, conv)
+        steps = way.method(target, conv)
         made.update(dict.fromkeys(steps, (conv.kind, way.name)))
         return steps
 
