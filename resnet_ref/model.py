@@ -18,7 +18,7 @@ from resnet_ref.kernels import Tier
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.plan.choice import BF16, Way, instruction_set
 from resnet_ref.plan.plan import RESULT, Plan
-from resnet_ref.plan.planner import Planner
+from resnet_ref.plan.planner import Planner, most_images
 from resnet_ref.shapes import Shapes, Spec
 from resnet_ref.weights_file import Weights, load_weights
 
@@ -75,10 +75,13 @@ class Model:
         return {RESULT: kept.get("predictions", net.value), **{name: kept[name] for name in wanted}}
 
     def plan(self, batch: int, height: int, width: int) -> Plan:
-        """How images of this shape are computed (see plan/report.py); DeviceError on devices that make no plans."""
+        """How images of this shape are computed (see plan/report.py), or as many of them as go through a plan at once.
+
+        DeviceError on devices that make no plans.
+        """
         if self._planner is None:
             raise DeviceError(f'device {self.tier.device!r} computes layer by layer; only "cpu" makes plans')
-        shape = (batch, height, width, self.network.channels)
+        shape = (min(batch, most_images(height, width)), height, width, self.network.channels)
         self._described(shape)  # errors of shape come first
         return self._planner.plan(shape, [RESULT])
 

@@ -62,6 +62,29 @@ def test_the_text_has_a_row_for_each_contender_of_ours(run: Run, tiny_file: Path
     assert lines[table + 1].split()[7] == "1.00"
 
 
+def test_a_profile_shows_what_every_step_takes_in_the_whole_network(run: Run, tiny_file: Path) -> None:
+    status, data, err = bench(run, "--weights", tiny_file, "--batch", 2, "--profile", *SHORT)
+    assert (status, err) == (0, "")
+    (profile,) = data["profiles"]
+    assert (profile["contender"], profile["batch"]) == ("ours", 2)
+    steps = profile["steps"]
+    assert sum(step["flops"] for step in steps) == data["batches"][0]["flops"]
+    assert all(step["seconds"] >= 0 for step in steps)
+    whole = sum(step["seconds"] for step in steps)
+    assert whole > 0
+    status, out, _ = run("bench", "--weights", tiny_file, "--profile", *SHORT)
+    assert status == 0
+    lines = [line.split() for line in out[out.index("ours, batch 1") :].splitlines()]
+    assert [line[0] for line in lines[1:-1]] == [step["layer"].split()[0] for step in steps]
+    assert lines[-1][0] == "sum"
+
+
+def test_a_profile_of_nothing_on_the_cpu_is_refused_before_anything_is_timed(run: Run, tiny_file: Path) -> None:
+    status, data, err = bench(run, "--weights", tiny_file, "--ours", "device=definition", "--profile", *SHORT)
+    assert (status, data) == (2, None)
+    assert '--profile is about device "cpu"' in err
+
+
 @pytest.mark.peers
 def test_peers_run_beside_ours_on_another_output_stride(run: Run, tiny_file: Path, tmp_path: Path) -> None:
     peers = ("onnxruntime", "openvino", "openvino-bf16")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from variables import random_variables
 from resnet_ref import load_model, load_weights, save_weights
 from resnet_ref.images import read_image
 from resnet_ref.network import Network
+from resnet_ref.plan import planner
 
 COMMANDS = ("classify", "features", "convert", "summary", "record", "verify", "trace", "bench", "devices")
 
@@ -193,6 +195,37 @@ def test_end_points_whose_names_contain_each_other_go_into_one_file(
 
 def rows(out: str) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in json.loads(out)["rows"]}
+
+
+def test_a_plan_shows_how_each_convolution_is_computed(run: Run) -> None:
+    """The 13 3x3 convolutions of stride 1 by Winograd's algorithm, where it is allowed, and every other one direct."""
+    described = json.loads(run("summary", "--variant", "resnet_v1_50", "--batch", 3, "--json")[1])
+    for algorithm, ways in (("auto", {"direct": 41, "F(2x2) fused": 13}), ("direct", {"direct": 54})):
+        line = ("summary", "--variant", "resnet_v1_50", "--plan", "--algorithm", algorithm, "--batch", 3)
+        status, out, err = run(*line, "--json", "--threads", 1, "--isa", "plain")
+        assert (status, err) == (0, "")
+        data = json.loads(out)
+        assert (data["isa"], data["threads"], data["images"]) == ("plain", 1, 3)
+        convolutions = {row["layer"]: row for row in data["rows"] if row["flops"]}
+        assert Counter(row["algorithm"] for row in convolutions.values()) == ways
+        assert sum(row["flops"] for row in convolutions.values()) == described["total_flops"]
+        passes = [row["passes"] for row in convolutions.values()]
+        assert passes[0] == 3, "the first layers take one image at a time"
+        assert passes[-1] == 1
+    lines = run(*line)[1].splitlines()
+    assert lines[0] == "resnet_v1_50, images [3, 224, 224, 3]"
+    assert lines[2].split()[:3] == ["resnet_v1_50/conv1,", "pad", "copy"]
+    assert "images at a time: 3; memory " in lines[-1]
+
+
+def test_the_plan_shown_for_a_large_batch_is_the_one_that_its_parts_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner, "MOST_PIXELS", 5 * 64 * 64)
+    status, out, err = run("summary", "--plan", "--batch", 1_000_000, "--json")
+    assert (status, err) == (0, "")
+    data = json.loads(out)
+    assert (data["batch"], data["images"]) == (1_000_000, 5)
 
 
 @pytest.mark.parametrize(

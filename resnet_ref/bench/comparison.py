@@ -16,7 +16,7 @@ from resnet_ref.network import Network
 
 
 @dataclass(frozen=True)
-class Plan:
+class Agenda:
     """What to measure. batches: images at a time. rounds: of turns. starts: how many of each kind; 0 for none."""
 
     contenders: Sequence[Contender]
@@ -71,30 +71,30 @@ class Comparison:
 
     network: Network
     size: tuple[int, int]
-    plan: Plan
+    agenda: Agenda
     peak: float
     batches: Sequence[Batch]
     starts: Mapping[str, Start]
 
 
-def compare(files: Files, plan: Plan, progress: Callable[[], None]) -> Comparison:
+def compare(files: Files, agenda: Agenda, progress: Callable[[], None]) -> Comparison:
     """Run contenders beside each other. VerificationError where their outputs differ, and then nothing is timed;
     BenchError where one cannot be run."""
-    make_network_files(files, plan.contenders)
-    peak, true = fma_peak(plan.threads), truth(files)
-    batches = [_batch(files, plan, batch, true, progress) for batch in plan.batches]
-    timed = plan.contenders if plan.starts else []
-    starts = {one.name: start(one, files, plan.threads, plan.starts, progress) for one in timed}
-    return Comparison(files.network, files.size, plan, peak, batches, starts)
+    make_network_files(files, agenda.contenders)
+    peak, true = fma_peak(agenda.threads), truth(files)
+    batches = [_batch(files, agenda, batch, true, progress) for batch in agenda.batches]
+    timed = agenda.contenders if agenda.starts else []
+    starts = {one.name: start(one, files, agenda.threads, agenda.starts, progress) for one in timed}
+    return Comparison(files.network, files.size, agenda, peak, batches, starts)
 
 
-def _batch(files: Files, plan: Plan, batch: int, true: Outputs, progress: Callable[[], None]) -> Batch:
+def _batch(files: Files, agenda: Agenda, batch: int, true: Outputs, progress: Callable[[], None]) -> Batch:
     with ExitStack() as stack:
-        processes = [stack.enter_context(running(one, files, batch, plan.threads)) for one in plan.contenders]
+        processes = [stack.enter_context(running(one, files, batch, agenda.threads)) for one in agenda.contenders]
         outputs = {process.contender.name: process.outputs(files.folder / "outputs.npz") for process in processes}
-        exact = [contender.name for contender in plan.contenders if contender.exact]
+        exact = [contender.name for contender in agenda.contenders if contender.exact]
         require_agreement({name: outputs[name] for name in exact}, true)
-        taken = take_turns(processes, plan.rounds, progress)
+        taken = take_turns(processes, agenda.rounds, progress)
     times = {
         name: Times(seconds, error(found, true)) for (name, found), seconds in zip(outputs.items(), taken, strict=True)
     }

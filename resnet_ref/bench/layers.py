@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from resnet_ref.bench.comparison import Plan
+from resnet_ref.bench.comparison import Agenda
 from resnet_ref.bench.files import Files
 from resnet_ref.model import load_model
 from resnet_ref.plan.report import Row, rows
@@ -21,15 +21,15 @@ class Profile:
     steps: Sequence[Row]
 
 
-def profiles(files: Files, plan: Plan) -> list[Profile]:
+def profiles(files: Files, agenda: Agenda) -> list[Profile]:
     """Every contender of ours that makes plans, at every batch; on zeros, since no kernel looks at the values."""
     found = []
-    for contender in plan.contenders:
+    for contender in agenda.contenders:
         if not contender.is_ours:
             continue
-        model = load_model(files.weights.path, threads=plan.threads, **contender.options)
+        model = load_model(files.weights.path, threads=agenda.threads, **contender.options)
         if model.tier.device == "cpu":
-            for batch in plan.batches:
+            for batch in agenda.batches:
                 found.append(Profile(contender.name, batch, rows(model.plan(batch, *files.size), RUNS)))
     return found
 

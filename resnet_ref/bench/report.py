@@ -18,7 +18,7 @@ def to_text(found: Comparison, absent: Mapping[str, str]) -> str:
     height, width = found.size
     lines = [
         f"{found.network.function}, images [N, {height}, {width}, {found.network.channels}], "
-        f"{found.plan.threads} threads of {about['processor']}",
+        f"{found.agenda.threads} threads of {about['processor']}",
         f"fused multiply-adds alone: {found.peak:.0f} GFLOP/s",
     ]
     for batch in found.batches:
@@ -63,10 +63,10 @@ def _starts(starts: Mapping[str, Start]) -> list[str]:
 
 def _notes(found: Comparison) -> list[str]:
     runs = ", ".join(f"{len(next(iter(b.times.values())).seconds)} runs at batch {b.size}" for b in found.batches)
-    free = [contender.name for contender in found.plan.contenders if not contender.exact]
+    free = [contender.name for contender in found.agenda.contenders if not contender.exact]
     but = f"; {', '.join(free)} need not" if free else ""
     return [
-        f"Medians of {runs}, in {found.plan.rounds} rounds of turns. of ours: to the first row's median.",
+        f"Medians of {runs}, in {found.agenda.rounds} rounds of turns. of ours: to the first row's median.",
         f"error: largest at the logits, of the largest there, against float64. All agree within {ALLOWED:g}{but}.",
     ]
 
@@ -79,17 +79,17 @@ def _memory(one: Start) -> float | None:
 def to_json(found: Comparison, absent: Mapping[str, str], command: str) -> dict[str, Any]:
     """Plain data: everything, each run's time too; times in seconds, memory in bytes. command: the line."""
     packages = ["resnet-ref", "numpy", "numba", "llvmlite"]
-    for contender in found.plan.contenders:
+    for contender in found.agenda.contenders:
         packages += [] if contender.is_ours else [p for p in PEERS[contender.engine].packages if p not in packages]
     return {
         "command": command,
         "network": found.network.to_json(),
         "size": list(found.size),
-        "threads": found.plan.threads,
-        "rounds": found.plan.rounds,
+        "threads": found.agenda.threads,
+        "rounds": found.agenda.rounds,
         "contenders": [
             {"name": c.name, "engine": c.engine, "options": dict(c.options), "exact": c.exact}
-            for c in found.plan.contenders
+            for c in found.agenda.contenders
         ],
         "not_installed": dict(absent),
         "fma_peak_gflops": found.peak,

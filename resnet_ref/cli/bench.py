@@ -11,12 +11,13 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from resnet_ref.bench.comparison import Plan, compare
+from resnet_ref.bench.comparison import Agenda, compare
 from resnet_ref.bench.contenders import OPTIONS, PEERS, our_contenders, peer_contenders
 from resnet_ref.bench.files import prepare
 from resnet_ref.bench.layers import profile_text, profiles
 from resnet_ref.bench.report import to_json, to_text
 from resnet_ref.cli.options import as_json, echo_json, echo_text, progress_bar, weights_or_digits
+from resnet_ref.errors import BenchError
 from resnet_ref.kernels.vector.executor import thread_count
 from resnet_ref.model import load_model
 from resnet_ref.resnet_v1 import DEFAULT_IMAGE_SIZE, UNITS
@@ -41,7 +42,7 @@ _DEFAULT_VARIANT = "resnet_v1_50"
 @click.option("--isa", help="Of ours, as load_model takes it.")
 @click.option(
     "--ours", "texts", multiple=True, metavar="KEY=VALUE,...",
-    help=f"Ours with other options ({', '.join(OPTIONS)}); may be given several times, for one row each.",
+    help=f"Ours with these options ({', '.join(OPTIONS)}), which count for more than the three above; several times.",
 )  # fmt: skip
 @click.option("--peers", is_flag=True, help="Every other engine that is installed.")
 @click.option("--peer", "named", type=click.Choice(tuple(PEERS)), multiple=True, help="One of them; several times.")
@@ -76,14 +77,16 @@ def bench(
         require_another(output, [file or DIGITS])
     if weights is None and variant is None:
         variant = _DEFAULT_VARIANT
-    plan = Plan([*ours, *others], list(dict.fromkeys(batches)), thread_count(threads), rounds, starts)
+    agenda = Agenda([*ours, *others], list(dict.fromkeys(batches)), thread_count(threads), rounds, starts)
     with tempfile.TemporaryDirectory(prefix="resnet-ref-") as folder, _writing(output) as written:
         files = prepare(Path(folder), file, variant, output_stride, size, DEFAULT_IMAGE_SIZE)
-        for contender in ours:  # so that wrong options are said before anything takes long
-            load_model(files.weights.path, threads=plan.threads, **contender.options)
-        with progress_bar(plan.steps, "measuring") as bar:
-            found = compare(files, plan, lambda: bar.update(1))
-        layers = profiles(files, plan) if profile else []
+        # So that wrong options are said before anything takes long.
+        models = [load_model(files.weights.path, threads=agenda.threads, **one.options) for one in ours]
+        if profile and not any(model.tier.device == "cpu" for model in models):
+            raise BenchError('--profile is about device "cpu", and nothing of ours here runs on it; leave one out')
+        with progress_bar(agenda.steps, "measuring") as bar:
+            found = compare(files, agenda, lambda: bar.update(1))
+        layers = profiles(files, agenda) if profile else []
         data = {
             **to_json(found, absent, _command(click.get_current_context())),
             **({"profiles": [asdict(one) for one in layers]} if profile else {}),

@@ -55,44 +55,48 @@ def summary(
     resnet-ref summary --variant resnet_v1_101 --size 513 513 --output-stride 8
     resnet-ref summary --variant resnet_v1_50 --plan --batch 8
     """
+    if not planned and (algorithm != "auto" or isa is not None or threads is not None):
+        raise click.UsageError("--algorithm, --isa and --threads are about a --plan; ask for one")
+    asked = {"num_classes": num_classes, "depth_multiplier": depth_multiplier}
+    network, side = _asked_for(weights, variant, {name: value for name, value in asked.items() if value is not None})
+    height, width = size or side
+    # Larger images leave a map of logits, which is what a summary of them should show.
+    changes: dict[str, Any] = {"spatial_squeeze": False}
+    if output_stride is not None:
+        changes["output_stride"] = output_stride
+    found: Cost | Described
+    if planned:
+        way = Way(algorithm)
+        describe, isa_ = partial(network.describe, **changes), instruction_set(way, isa)
+        planner = Planner(describe, _zeros(network), isa_, thread_count(threads), way)
+        found = described(planner, (batch, height, width, network.channels))
+    else:
+        found = cost(network, batch, height, width, **changes)
+    if as_json:
+        echo_json({"network": network.to_json(), "batch": batch, "size": [height, width], **found.to_json()})
+        return
+    click.echo(f"{network.function}, images [{batch}, {height}, {width}, {network.channels}]")
+    if isinstance(found, Described):
+        _echo_plan(found)
+    else:
+        _echo(found)
+
+
+def _asked_for(
+    weights: str | None, variant: str | None, arguments: Mapping[str, Any]
+) -> tuple[Network, tuple[int, int]]:
+    """The network, and the size of images it is made for."""
     if weights is not None and variant is not None:
         raise click.UsageError("give --weights or --variant, not both")
-    asked = {"num_classes": num_classes, "depth_multiplier": depth_multiplier}
-    given = {name: value for name, value in asked.items() if value is not None}
-    if given and variant is None:
+    if arguments and variant is None:
         raise click.UsageError("--num-classes and --depth-multiplier describe a --variant; name one")
     side = (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)
     if variant is not None:
-        network = Network.from_json({"function": variant, "num_classes": 1000, **given})
-    else:
-        loaded = load_weights(weights)
-        network = loaded.network
-        if loaded.preprocessing is not None:
-            side = (loaded.preprocessing.height, loaded.preprocessing.width)
-    if not planned and (algorithm != "auto" or isa is not None or threads is not None):
-        raise click.UsageError("--algorithm, --isa and --threads are about a --plan; ask for one")
-    height, width = size or side
-    changes: dict[str, Any] = {} if output_stride is None else {"output_stride": output_stride}
-    # Larger images leave a map of logits, which is what a summary of them should show.
-    changes["spatial_squeeze"] = False
-    title = f"{network.function}, images [{batch}, {height}, {width}, {network.channels}]"
-    if planned:
-        describe = partial(network.describe, **changes)
-        way = Way(algorithm)
-        planner = Planner(describe, _zeros(network), instruction_set(way, isa), thread_count(threads), way)
-        found_plan = described(planner, (batch, height, width, network.channels))
-        if as_json:
-            echo_json({"network": network.to_json(), "batch": batch, "size": [height, width], **found_plan.to_json()})
-        else:
-            click.echo(title)
-            _echo_plan(found_plan)
-        return
-    found = cost(network, batch, height, width, **changes)
-    if as_json:
-        echo_json({"network": network.to_json(), "batch": batch, "size": [height, width], **found.to_json()})
-    else:
-        click.echo(title)
-        _echo(found)
+        return Network.from_json({"function": variant, "num_classes": 1000, **arguments}), side
+    loaded = load_weights(weights)
+    if loaded.preprocessing is not None:
+        side = (loaded.preprocessing.height, loaded.preprocessing.width)
+    return loaded.network, side
 
 
 def _zeros(network: Network) -> Mapping[str, Array]:
@@ -107,9 +111,10 @@ def _echo_plan(found: Described) -> None:
         for row in found.rows
     ]
     echo_table(header, cells, left=2)
+    weights = sum(row.weights for row in found.rows)
     click.echo(
-        f"{found.isa}, {found.threads} threads; memory {found.bytes / 2**20:.1f} MiB, weights as the kernels read them "
-        f"{sum(row.weights for row in found.rows) / 2**20:.1f} MiB"
+        f"{found.isa}, {found.threads} threads; images at a time: {found.images}; "
+        f"memory {found.bytes / 2**20:.1f} MiB, weights as the kernels read them {weights / 2**20:.1f} MiB"
     )
 
 

@@ -16,11 +16,17 @@ RESULT = "result"
 Describe = Callable[[Handle], tuple[Handle, MutableMapping[str, Any]]]
 
 
+def named_outputs(describe: Describe, shapes: Shapes, images: Spec) -> dict[str, Spec]:
+    """What a network gives for images: end points by name, and RESULT, the probabilities, or what it ends in."""
+    net, end_points = describe(Handle(shapes, images))
+    return {**end_points, RESULT: end_points.get("predictions", net.value)}
+
+
 class Plan:
     """Runs a network on images [N, H, W, C] of one shape; not to be called by two threads at once.
 
-    describe: given a handle, slim's (net, end_points); inference only. outputs: what a call gives, end points by name,
-    or RESULT: the probabilities, or what the network ends in.
+    describe: given a handle, slim's (net, end_points); inference only. outputs: what a call gives, as `named_outputs`
+    names it.
     """
 
     def __init__(
@@ -33,8 +39,7 @@ class Plan:
         choose: Method,
     ) -> None:
         shapes, images = Shapes(), Spec(shape)
-        net, end_points = describe(Handle(shapes, images))
-        named = {**end_points, RESULT: end_points.get("predictions", net.value)}
+        named = named_outputs(describe, shapes, images)
         wanted = {name: named[name] for name in outputs}
         values = [value_of(spec) for spec in wanted.values()]
         lowered = Lowering(fused(shapes.layers, values), images, values, weights, target, choose)

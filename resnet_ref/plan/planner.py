@@ -8,7 +8,6 @@ from threading import Lock
 
 import numpy as np
 
-from resnet_ref.handle import Handle
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.conv2d.convolution import Method
 from resnet_ref.kernels.library import library
@@ -17,7 +16,7 @@ from resnet_ref.kernels.vector.isa import Isa
 from resnet_ref.kernels.vector.step import Target
 from resnet_ref.plan import tuning
 from resnet_ref.plan.choice import Way, by_model
-from resnet_ref.plan.plan import RESULT, Describe, Plan
+from resnet_ref.plan.plan import RESULT, Describe, Plan, named_outputs
 from resnet_ref.shapes import Shapes, Spec
 
 MOST_PLANS = 8  # that are kept for later; one at work is not among them
@@ -29,6 +28,11 @@ _lock = Lock()  # held for a moment, while a planner looks through its plans
 # A fork waits for that moment to pass: the child has nobody who would open the lock.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
+def most_images(height: int, width: int) -> int:
+    """How many images of a size go through a plan at once."""
+    return max(1, MOST_PIXELS // (height * width))
 
 
 class Planner:
@@ -48,7 +52,7 @@ class Planner:
         """The outputs (end points by name, or RESULT) for images [N, H, W, C] in float32."""
         names = tuple(outputs)
         batch, height, width, _ = images.shape
-        part = max(1, MOST_PIXELS // (height * width))
+        part = most_images(height, width)
         parts = [self._run(images[start : start + part], names) for start in range(0, batch, part)]
         if not parts:
             return self._nothing(images.shape, names)
@@ -57,7 +61,7 @@ class Planner:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def plan(self, shape: Sequence[int], outputs: Sequence[str]) -> Plan:
-        """A new plan for images of a shape."""
+        """A new plan for images of a shape, no more than `most_images`."""
         choose = self._tuned(tuple(shape)) if self._way.algorithm == tuning.ALGORITHM else by_model(self._way)
         return self._made(shape, outputs, choose)
 
@@ -92,6 +96,5 @@ class Planner:
         return sum(plan.program.nbytes for _, plan in self._idle.values())
 
     def _nothing(self, shape: tuple[int, ...], outputs: Sequence[str]) -> dict[str, Array]:
-        net, end_points = self._describe(Handle(Shapes(), Spec(shape)))
-        specs = {**end_points, RESULT: end_points.get("predictions", net.value)}
+        specs = named_outputs(self._describe, Shapes(), Spec(shape))
         return {name: np.zeros(specs[name].shape, np.float32) for name in outputs}

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from resnet_ref.plan.plan import RESULT, Plan
-from resnet_ref.plan.planner import Planner
+from resnet_ref.plan.planner import Planner, most_images
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,10 @@ def rows(plan: Plan, runs: int = 0) -> list[Row]:
 
 @dataclass(frozen=True)
 class Described:
-    """A plan as `summary --plan` shows it. bytes: of its memory, weights not counted."""
+    """A plan as `summary --plan` shows it. images: at a time, larger batches go in parts. bytes: of its memory, weights
+    not counted."""
 
+    images: int
     isa: str
     threads: int
     bytes: int
@@ -65,7 +67,9 @@ class Described:
 
 
 def described(planner: Planner, shape: Sequence[int]) -> Described:
-    """The plan for images of a shape [N, H, W, C]."""
-    plan = planner.plan(shape, [RESULT])
+    """The plan for images of a shape [N, H, W, C], or for as many of them as go through it at once."""
+    batch, height, width, channels = shape
+    images = min(batch, most_images(height, width))
+    plan = planner.plan((images, height, width, channels), [RESULT])
     target = plan.program.target
-    return Described(target.library.isa.name, target.threads, plan.program.nbytes, rows(plan))
+    return Described(images, target.library.isa.name, target.threads, plan.program.nbytes, rows(plan))
