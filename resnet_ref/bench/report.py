@@ -67,6 +67,8 @@ def _notes(found: Comparison) -> list[str]:
     but = f"; {', '.join(free)} need not" if free else ""
     return [
         f"Medians of {runs}, in {found.agenda.rounds} rounds of turns. of ours: to the first row's median.",
+        "GFLOP/s: what the definition multiplies, over the time; Winograd's algorithm multiplies less, so that it can "
+        "exceed the peak.",
         f"error: largest at the logits, of the largest there, against float64. All agree within {ALLOWED:g}{but}.",
     ]
 

@@ -2,8 +2,9 @@
 
     seconds = products / RATE + weights / WEIGHTS_RATE + transforms' bytes / TRANSFORM_RATE + waits
 
-The rates were measured once, in whole networks on two cores of a CPU with AVX-512. Only their proportions matter, and
-for a choice that changes rounding the number of threads does not enter, so that results do not depend on it.
+The rates are those of a profile on two cores of a CPU with AVX-512 (benchmarks/results/profile_resnet_v1_50.json). Only
+their proportions matter, and for a choice that changes rounding the number of threads does not enter, so that results
+do not depend on it.
 """
 
 from dataclasses import dataclass
