@@ -1,16 +1,25 @@
 """Writes README's tables of figures from benchmarks/results: `python benchmarks/readme_table.py`.
 
-bench_*.json there are made by `resnet-ref bench --peers -o`, checkpoint_reading.json by checkpoint_reading.py.
+bench_*.json there are made by `resnet-ref bench --peers -o`, checkpoint_reading.json by checkpoint_reading.py, and
+gpu_*.json, one for each device, by gpu_check.py.
 """
 
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from gpu_check import HOST, OURS, PEERS, sides
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 START, END = "<!-- figures: made by benchmarks/readme_table.py -->\n", "<!-- end of figures -->"
+GPU_START, GPU_END = "<!-- gpu figures: made by benchmarks/readme_table.py -->\n", "<!-- end of gpu figures -->"
+NO_GPU = (
+    "Not measured yet: the gpu tier has never run on a GPU. The tests compile its kernels for sm_80 and sm_90, and run "
+    "them on the CPU. `python benchmarks/gpu_check.py`, where there is a GPU, tests it and times it beside PyTorch.\n"
+)
 
 
 def tables() -> str:
@@ -54,6 +63,42 @@ def checkpoints(reading: dict[str, Any]) -> str:
     return _markdown(rows) + f"\n{reading['processor']}, tensorflow {reading['versions']['tensorflow']}.\n"
 
 
+def gpu_tables() -> str:
+    """A table for each GPU that gpu_check.py ran on, or the sentence that says that there was none."""
+    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("gpu_*.json"))]
+    return "\n".join(map(gpu, found)) or NO_GPU
+
+
+def gpu(found: dict[str, Any]) -> str:
+    """A row for each precision and batch; what failed is said below."""
+    head = [f"resnet_v1_50, 224x224, {found['device']}", "ours", "images/s", HOST, "PyTorch", "PyTorch, tf32", "error"]
+    rows = [head, ["---"] * len(head)]
+    for precision, run in found["runs"].items():
+        for batch in run.get("batches", []):
+            times = sides(run, batch)
+            others = [_milliseconds(times[name]) if name in times else "-" for name in (HOST, *PEERS)]
+            speed = [_milliseconds(times[OURS]), f"{times[OURS]['images_s']:.0f}"]
+            rows.append([f"{precision}, batch {batch['batch']}", *speed, *others, f"{times[OURS]['error']:.0e}"])
+    return _markdown(rows) + f"\nMedians of runs in turns; in brackets, of our time. {' '.join(_checks(found))}\n"
+
+
+def _checks(found: dict[str, Any]) -> Sequence[str]:
+    """Sentences on what gpu_check.py found beside times."""
+    said = []
+    for part, name in (("tests", "The tests"), ("sanitizer", "compute-sanitizer")):
+        run = found[part]
+        said.append(f"{name}: {'not run' if run is None else 'FAILED' if 'error' in run else 'nothing wrong'}.")
+    said += [
+        f"{precision}: not measured, {run['error']}." for precision, run in found["runs"].items() if "error" in run
+    ]
+    missed = [f"{bar['precision']} at batch {bar['batch']}" for bar in found["bars"] if not _met(bar)]
+    return [*said, f"Slower than wanted: {', '.join(missed)}."] if missed else said
+
+
+def _met(bar: dict[str, Any]) -> bool:
+    return bar["found"] is not None and bar["found"] >= bar["least"]
+
+
 def _milliseconds(times: dict[str, Any]) -> str:
     milliseconds = 1000 * times["median"]
     digits = 0 if milliseconds >= 100 else 1 if milliseconds >= 1 else 3
@@ -75,9 +120,11 @@ def _markdown(rows: list[list[str]]) -> str:
 
 def renewed(readme: str) -> str:
     """README's text with the tables as they should be."""
-    before, rest = readme.split(START)
-    _, after = rest.split(END)
-    return before + START + tables() + END + after
+    for start, end, made in ((START, END, tables()), (GPU_START, GPU_END, gpu_tables())):
+        before, rest = readme.split(start)
+        _, after = rest.split(end)
+        readme = before + start + made + end + after
+    return readme
 
 
 if __name__ == "__main__":

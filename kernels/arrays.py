@@ -1,11 +1,68 @@
-"""What the kernels call an array, and how a result reaches `out`."""
+"""What the kernels call an array, whose arrays a device takes, and how a result reaches `out`."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from resnet_ref.errors import ShapeError
+
 Array = NDArray[Any]
+
+
+class Arrays(Protocol):
+    """The arrays of one kind of device."""
+
+    def owns(self, value: object) -> bool:
+        """Whether the value is one of its arrays."""
+
+    def require(self, where: str, value: object) -> None:
+        """ShapeError that begins with `where` for a value that is none of its arrays."""
+
+    def contiguous(self, array: Array) -> Array:
+        """The array itself, or a C-contiguous copy."""
+
+    def is_writeable(self, array: Array) -> bool:
+        """Whether a result may be written into it."""
+
+    def take(self, value: Any, dtype: "np.dtype[Any]") -> Array:
+        """A NumPy array, or one of its own, as its own: contiguous, in that dtype, perhaps the value itself."""
+
+    def give(self, array: Array) -> Array:
+        """One of its arrays in NumPy."""
+
+
+class HostArrays:
+    """NumPy's. device: as errors name it."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def owns(self, value: object) -> bool:
+        """Whether it is NumPy's."""
+        return isinstance(value, np.ndarray)
+
+    def require(self, where: str, value: object) -> None:
+        """See Arrays."""
+        if not self.owns(value):
+            got = type(value).__name__
+            raise ShapeError(f"{where} must be a NumPy array on device {self.device!r}, got {got}")
+
+    def contiguous(self, array: Array) -> Array:
+        """See Arrays."""
+        return np.ascontiguousarray(array)
+
+    def is_writeable(self, array: Array) -> bool:
+        """Whether NumPy lets it be written."""
+        return bool(array.flags.writeable)
+
+    def take(self, value: Any, dtype: "np.dtype[Any]") -> Array:
+        """See Arrays."""
+        return np.ascontiguousarray(value, dtype)
+
+    def give(self, array: Array) -> Array:
+        """Itself."""
+        return array
 
 
 def emit(result: Array, out: Array | None) -> Array:

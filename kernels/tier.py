@@ -10,7 +10,9 @@ from numpy.typing import DTypeLike
 
 from resnet_ref.errors import DeviceError, ShapeError
 from resnet_ref.kernels.activation import bounds
-from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.arrays import Array, Arrays, HostArrays
+from resnet_ref.kernels.cuda.arrays import DeviceArrays
+from resnet_ref.kernels.cuda.runtime import Runtime
 from resnet_ref.kernels.geometry import Window, subsampled
 
 _OPTIONAL = ("bias", "gamma", "out")
@@ -25,13 +27,28 @@ class Tier:
     """
 
     def __init__(
-        self, device: str, load: Callable[[], SimpleNamespace], dtypes: tuple[str, ...], options: dict[str, int]
+        self,
+        device: str,
+        load: Callable[[], SimpleNamespace],
+        dtypes: tuple[str, ...],
+        threads: int | None = None,
+        runtime: Runtime | None = None,
+        precision: str | None = None,
     ) -> None:
-        """load: the kernels by name."""
+        """load: the kernels by name, which take `threads` or `runtime`, where it is given, by name. precision: of
+        convolutions, where their kernel takes it."""
         self.device = device
         self.dtypes = dtypes
+        self.runtime = runtime
+        self.precision = precision
+        self.arrays: Arrays = HostArrays(device) if runtime is None else DeviceArrays(runtime)
         self._load = load
-        self._options = options
+        self._threads = threads
+        options = {"threads": threads, "runtime": runtime}
+        self._options = {name: option for name, option in options.items() if option is not None}
+        # The tiny kernels of [C] alone know no threads.
+        self._device_options = {} if runtime is None else {"runtime": runtime}
+        self._conv_options = self._options if precision is None else {**self._options, "precision": precision}
 
     def __repr__(self) -> str:
         return f"<resnet_ref.kernels on {self.device!r}, {' or '.join(self.dtypes)}>"
@@ -47,7 +64,7 @@ class Tier:
     @property
     def threads(self) -> int:
         """The number of threads a kernel call may use."""
-        return self._options.get("threads", 1)
+        return self._threads or 1
 
     def dtype(self, dtype: DTypeLike) -> "np.dtype[Any]":
         """`dtype`, where this device computes in it; DeviceError otherwise."""
@@ -66,7 +83,7 @@ class Tier:
         """[N, H, W, C] -> [N*OH*OW, KH*KW*C]: row (n, oy, ox) holds what that output reads, padding as zeros."""
         self._check("im2col", x=x, x_axes="NHWC")
         self._require_windows("im2col", rows, cols)
-        return self._kernels.im2col(_contiguous(x), rows, cols, **self._options)
+        return self._kernels.im2col(self._ready(x), rows, cols, **self._options)
 
     def conv2d(
         self,
@@ -109,8 +126,11 @@ class Tier:
                     f"output's shape {list(shape)}"
                 )
         self._same_dtype("conv2d", x, w=w, bias=bias, residual=residual, out=out)
-        epilogue = {"bias": bias, "residual": residual, "residual_stride": residual_stride, "activation": activation}
-        return self._kernels.conv2d(_contiguous(x), _contiguous(w), rows, cols, **epilogue, out=out, **self._options)
+        ready = self._ready
+        epilogue = {"bias": ready(bias), "residual": ready(residual), "residual_stride": residual_stride}
+        return self._kernels.conv2d(
+            ready(x), ready(w), rows, cols, **epilogue, activation=activation, out=out, **self._conv_options
+        )
 
     def batch_norm(
         self,
@@ -135,52 +155,52 @@ class Tier:
         numbers = {"gamma": gamma, "beta": beta, "mean": mean, "variance": variance}
         self._expect("batch_norm", **{name: (array, channels) for name, array in numbers.items()}, out=(out, x.shape))
         self._same_dtype("batch_norm", x, **numbers, out=out)
-        return self._kernels.batch_norm(
-            _contiguous(x), gamma, beta, mean, variance, epsilon, activation=activation, out=out, **self._options
-        )
+        arrays = map(self._ready, (x, gamma, beta, mean, variance))
+        return self._kernels.batch_norm(*arrays, epsilon, activation=activation, out=out, **self._options)
 
     def batch_statistics(self, x: Array) -> tuple[Array, Array]:
         """Mean and biased variance [C] of x [N, H, W, C] over N, H, W; summed in float64, returned in x's dtype."""
         self._check("batch_statistics", x=x, x_axes="NHWC")
         if x.size == 0:
             raise ShapeError(f"batch_statistics: an empty batch {list(x.shape)} has no mean; give at least one image")
-        return self._kernels.batch_statistics(_contiguous(x), **self._options)
+        return self._kernels.batch_statistics(self._ready(x), **self._options)
 
     def moving_average(self, moving: Array, batch: Array, decay: float) -> Array:
         """moving - (moving - batch) * (1 - decay), both [C]: TensorFlow's assign_moving_average."""
         self._require_array("moving_average", "moving", moving)
         self._expect("moving_average", batch=(batch, moving.shape))
         self._same_dtype("moving_average", moving, batch=batch)
-        return self._kernels.moving_average(moving, batch, decay)
+        return self._kernels.moving_average(*map(self._ready, (moving, batch)), decay, **self._device_options)
 
     def unbiased(self, variance: Array, count: int) -> Array:
         """variance [C] * count / (count - 1): what TensorFlow feeds to moving_variance (for count 1: variance)."""
-        return self._kernels.unbiased(variance, count)
+        self._require_array("unbiased", "variance", variance)
+        return self._kernels.unbiased(self._ready(variance), count, **self._device_options)
 
     def max_pool2d(self, x: Array, rows: Window, cols: Window) -> Array:
         """[N, H, W, C] -> [N, OH, OW, C] (tf.nn.max_pool2d): padding and NaN never win the maximum."""
         self._check("max_pool2d", x=x, x_axes="NHWC")
         self._require_windows("max_pool2d", rows, cols)
         rows.out(x.shape[1]), cols.out(x.shape[2])
-        return self._kernels.max_pool2d(_contiguous(x), rows, cols, **self._options)
+        return self._kernels.max_pool2d(self._ready(x), rows, cols, **self._options)
 
     def subsample(self, x: Array, factor: int) -> Array:
         """x[:, ::factor, ::factor, :] (slim's subsample)."""
         self._check("subsample", x=x, x_axes="NHWC")
         subsampled(x.shape[1], factor)
-        return self._kernels.subsample(x, factor, **self._options)
+        return self._kernels.subsample(x if self.runtime is None else self._ready(x), factor, **self._options)
 
     def spatial_mean(self, x: Array) -> Array:
         """[N, H, W, C] -> [N, 1, 1, C]: the mean over height and width (slim's pool5), summed in float64."""
         self._check("spatial_mean", x=x, x_axes="NHWC")
-        return self._kernels.spatial_mean(_contiguous(x), **self._options)
+        return self._kernels.spatial_mean(self._ready(x), **self._options)
 
     def add_bias(self, x: Array, bias: Array) -> Array:
         """x [..., C] + bias [C] (tf.nn.bias_add)."""
         self._check("add_bias", x=x)
         self._expect("add_bias", bias=(bias, x.shape[-1:]))
         self._same_dtype("add_bias", x, bias=bias)
-        return self._kernels.add_bias(_contiguous(x), bias, **self._options)
+        return self._kernels.add_bias(self._ready(x), self._ready(bias), **self._options)
 
     def relu(self, x: Array, *, out: Array | None = None) -> Array:
         """max(x, 0), any shape (tf.nn.relu): NaN stays NaN. `out` may be x."""
@@ -203,7 +223,7 @@ class Tier:
         self._check("softmax", x=x)
         if x.shape[-1] == 0:
             raise ShapeError(f"softmax: the last axis of {list(x.shape)} holds no class")
-        return self._kernels.softmax(_contiguous(x), **self._options)
+        return self._kernels.softmax(self._ready(x), **self._options)
 
     def _pointwise(self, kernel: str, *arrays: Array, out: Array | None) -> Array:
         self._check(kernel, x=arrays[0])
@@ -213,7 +233,11 @@ class Tier:
         self._expect(kernel, out=(out, arrays[0].shape))
         self._same_dtype(kernel, arrays[0], out=out)
         function = getattr(self._kernels, kernel)
-        return function(*map(_contiguous, arrays), out=out, **self._options)
+        return function(*map(self._ready, arrays), out=out, **self._options)
+
+    def _ready(self, array: Any) -> Any:
+        """The array as kernels take it; None stays None."""
+        return None if array is None else self.arrays.contiguous(array)
 
     def _check(self, kernel: str, *, x: Array, x_axes: str = "") -> None:
         self._require_array(kernel, "x", x)
@@ -223,10 +247,8 @@ class Tier:
             raise ShapeError(f"{kernel}: x must be {wanted}; got shape {list(x.shape)}")
 
     def _require_array(self, kernel: str, name: str, array: Array | None) -> Array:
-        if not isinstance(array, np.ndarray):
-            got = type(array).__name__
-            raise ShapeError(f"{kernel}: {name} must be a NumPy array on device {self.device!r}, got {got}")
-        return array
+        self.arrays.require(f"{kernel}: {name}", array)
+        return array  # type: ignore[return-value]
 
     def _require_windows(self, kernel: str, *windows: Window) -> None:
         for window in windows:
@@ -244,7 +266,7 @@ class Tier:
                 raise ShapeError(f"{kernel}: {name} must have shape {list(shape)}, got {list(present.shape)}")
             if name == "out" and not present.flags.c_contiguous:
                 raise ShapeError(f"{kernel}: out must be contiguous; pass np.empty({list(shape)})")
-            if name == "out" and not present.flags.writeable:
+            if name == "out" and not self.arrays.is_writeable(present):
                 raise ShapeError(f"{kernel}: out must be writeable; pass np.empty({list(shape)})")
 
     def _same_dtype(self, kernel: str, x: Array, **arrays: Array | None) -> None:
@@ -256,7 +278,3 @@ class Tier:
 def namespace(*modules: ModuleType) -> SimpleNamespace:
     """The public functions of one tier's modules, by name."""
     return SimpleNamespace(**{k: v for module in modules for k, v in vars(module).items() if not k.startswith("_")})
-
-
-def _contiguous(x: Array) -> Array:
-    return np.ascontiguousarray(x)

@@ -7,7 +7,8 @@ With e(k) the error of end point k, max |a - truth| / max |truth|, for ours and 
     they are near       |ours - slim| <= 1e-4 max |truth|
 
 Probabilities are held to what the logits may be off, halved (a softmax's derivative is at most 1/2), + 4 or 16 eps.
-Of a sample, whose largest error may be missing, slim's counts 16 times too.
+Of a sample, whose largest error may be missing, slim's counts 16 times too. Where products are of rounder numbers than
+float32's (see COARSER), ours may err as many times more, and be as far from slim as that.
 """
 
 import math
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 EPS = float(np.finfo(np.float32).eps)
 NEAR = 1e-4
 OURS, SLIM = 4, 16  # how many times the other's error each may have
+# Half a unit in the last place over float32's 2**-24: tf32 has 11 bits, bfloat16 has 8.
+COARSER = {"tf32": 2**13, "bfloat16": 2**16}
 Array = NDArray[Any]
 
 
@@ -43,10 +46,13 @@ def of_scale(largest: float, scale: float) -> float:
 
 
 class Rule:
-    """Judges the end points of a network one after the other, in slim's order. sampled: not all values are known."""
+    """Judges the end points of a network one after the other, in slim's order. sampled: not all values are known.
+    precision: that ours ran in."""
 
-    def __init__(self, sampled: bool = False) -> None:
-        self.ours = SLIM if sampled else OURS
+    def __init__(self, sampled: bool = False, precision: str = "float32") -> None:
+        coarser = COARSER.get(precision, 1)
+        self.ours = (SLIM if sampled else OURS) * coarser
+        self.is_coarse = coarser > 1
         self.largest = {"ours": 0.0, "slim": 0.0}
         self.allowed = {"ours": 0.0, "slim": 0.0}  # absolute, at the last end point that is no probability
 
@@ -69,5 +75,5 @@ class Rule:
         return {
             "ours is right": ours / bounds["ours"],
             "slim agrees": slim / bounds["slim"],
-            "they are near": near / NEAR,
+            "they are near": near / (max(NEAR, bounds["ours"]) if self.is_coarse else NEAR),
         }

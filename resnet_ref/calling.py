@@ -20,7 +20,7 @@ from resnet_ref.shapes import Shapes, Spec
 from resnet_ref.variables import check_variables
 
 _ALSO = """Given an array instead of a handle, these are taken too, by name. weights: slim's variable name -> array.
-device: "cpu", "definition" or "auto". dtype: "float32", or "float64" on the definition. arg_scope: what
+device: "cpu", "definition", "gpu" or "auto". dtype: "float32", or "float64" on the definition. arg_scope: what
 resnet_arg_scope() returns; None: its defaults. batch_norm_updates: a dict that receives the new moving averages."""
 
 
@@ -62,7 +62,8 @@ def describes(*from_arg_scope: str) -> Callable[[Callable[..., Any]], Callable[.
                 inputs = inputs if arg_scope is None else replace(inputs, arg_scope=arg_scope)
                 return describe(inputs)
             check = functools.partial(describe, **unseen)
-            return compute(check, describe, inputs, weights, device, dtype, arg_scope or ArgScope(), batch_norm_updates)
+            receive = batch_norm_updates, collection if unseen else None
+            return compute(check, describe, inputs, weights, device, dtype, arg_scope or ArgScope(), *receive)
 
         taken = inspect.signature(call).parameters.values()
         extra = [p.replace(annotation=p.empty) for p in taken if p.kind is p.KEYWORD_ONLY]
@@ -84,16 +85,27 @@ def compute(
     dtype: DTypeLike,
     arg_scope: ArgScope,
     updates: MutableMapping[str, Array] | None,
+    collection: MutableMapping[str, Array] | None,
 ) -> Any:
-    """Describe with shapes alone (`check`), then with an array [N, H, W, C]; unwrap what that returns."""
+    """Describe with shapes alone (`check`), then with an array [N, H, W, C]; unwrap what that returns.
+
+    updates, collection: what the caller gave to receive arrays.
+    """
     if updates is not None and not isinstance(updates, MutableMapping):
         raise ShapeError(f"batch_norm_updates must be a dict that receives the updates, got {type(updates).__name__}")
     tier = kernels.on(device)
-    images = as_images(inputs, tier.dtype(dtype))
+    images = as_images(inputs, tier, tier.dtype(dtype))
     shapes = Shapes()
     check(Handle(shapes, Spec(images.shape), arg_scope=arg_scope))
     checked = check_variables(weights, shapes.variables)
-    result = describe(Handle(Eager(tier, checked, images.dtype, updates), images, arg_scope=arg_scope))
-    if isinstance(result, tuple):
-        return result[0].value, result[1]
-    return result.value
+    given = tier.arrays.take(images, images.dtype)
+    result = describe(Handle(Eager(tier, checked, images.dtype, updates), given, arg_scope=arg_scope))
+    net, end_points = result if isinstance(result, tuple) else (result, None)
+    if given is images:
+        return net.value if end_points is None else (net.value, end_points)
+    # Arrays come back where they came from.
+    for received in (end_points, collection, updates):
+        if received is not None:
+            received.update({name: tier.arrays.give(a) for name, a in received.items() if tier.arrays.owns(a)})
+    value = tier.arrays.give(net.value)
+    return value if end_points is None else (value, end_points)

@@ -88,4 +88,4 @@ class Eager:
         return self.tier.batch_norm(y, gamma, beta, mean, variance, normalizer.epsilon, activation=activation, out=y)
 
     def _variable(self, name: str) -> Array:
-        return np.ascontiguousarray(self.weights[name], self.dtype)
+        return self.tier.arrays.take(self.weights[name], self.dtype)

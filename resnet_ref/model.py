@@ -16,34 +16,52 @@ from resnet_ref.handle import Handle
 from resnet_ref.inputs import as_images
 from resnet_ref.kernels import Tier
 from resnet_ref.kernels.arrays import Array
-from resnet_ref.plan.choice import BF16, Way, instruction_set
+from resnet_ref.plan.choice import BF16, SIZES, Way, instruction_set
+from resnet_ref.plan.gpu.plan import GpuPlan
+from resnet_ref.plan.gpu.planner import ALGORITHMS as GPU_ALGORITHMS
+from resnet_ref.plan.gpu.planner import GpuPlanner
 from resnet_ref.plan.plan import RESULT, Plan
 from resnet_ref.plan.planner import Planner, most_images
 from resnet_ref.shapes import Shapes, Spec
 from resnet_ref.weights_file import Weights, load_weights
 
-PRECISIONS = ("float32", "float64", *BF16)
+# What each device computes in; see `load_model`.
+PRECISIONS_OF = {
+    "definition": ("float32", "float64"),
+    "cpu": ("float32", *BF16),
+    "gpu": ("float32", "tf32x3", "tf32", "bfloat16"),
+}
+PRECISIONS = tuple(dict.fromkeys(precision for known in PRECISIONS_OF.values() for precision in known))
 
 
 class Model:
     """A network with its weights on a device; made by `load_model`. Always in inference mode.
 
-    Calls from several threads are safe and give the numbers that one thread gives.
+    Calls from several threads are safe and give the numbers that one thread gives. precision: what runs (see
+    `load_model`).
     """
 
-    def __init__(self, weights: Weights, tier: Tier, dtype: "np.dtype[Any]", planner: Planner | None = None) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        tier: Tier,
+        precision: str,
+        planner: Planner | GpuPlanner | None = None,
+    ) -> None:
         self.network = weights.network
         self.labels = weights.labels
         self.preprocessing = weights.preprocessing
         self.weights = weights
         self.tier = tier
-        self.dtype = dtype
+        self.precision = precision
+        self.dtype = np.dtype("float64" if precision == "float64" else "float32")
         self._planner = planner
         self._described = lru_cache(maxsize=64)(self._describe)  # by the images' shape
-        self._arrays: Mapping[str, Array] = {name: np.asarray(array, dtype) for name, array in weights.items()}
+        self._arrays: Mapping[str, Array] = {name: np.asarray(array, self.dtype) for name, array in weights.items()}
 
     def __repr__(self) -> str:
-        return f"<{self.network.function} {self.network.scope} on {self.tier.device} from {self.weights.path}>"
+        what = f"{self.network.function} {self.network.scope} on {self.tier.device} in {self.precision}"
+        return f"<{what} from {self.weights.path}>"
 
     @overload
     def __call__(self, images: Any, end_points: None = None) -> Array: ...
@@ -52,20 +70,42 @@ class Model:
     def __call__(self, images: Any, end_points: Sequence[str] | None = None) -> Array | tuple[Array, dict[str, Array]]:
         """Probabilities [N, num_classes] for images [N, H, W, C], preprocessed as the weights file says.
 
+        Arrays come back where they came from: in NumPy, or in CuPy for a gpu's images (see `as_images`).
         A network without logits returns its features [N, h, w, depth]; without spatial_squeeze, or without
         global_pool, probabilities keep their height and width. With end_points=[names], also {name: array} of those.
         ShapeError for images that do not fit, or names that the network does not have.
         """
-        images = as_images(images, self.dtype)
-        if images.shape[3] != self.network.channels:
-            raise ShapeError(
-                f"{self.network.scope}: images must be [N, H, W, {self.network.channels}], got {list(images.shape)}"
-            )
-        self._check_range(images)
-        wanted = self._wanted(end_points, images.shape)
+        wanted = _names(end_points)
+        images = self._checked(images, wanted)
         outputs = self._eager(images, wanted) if self._planner is None else self._planner(images, [RESULT, *wanted])
-        result = outputs[RESULT]
-        return result if end_points is None else (result, {name: outputs[name] for name in wanted})
+        return _chosen(outputs, wanted, end_points)
+
+    def map(self, batches: Iterable[Any], end_points: Sequence[str] | None = None) -> Iterator[Any]:
+        """What a call gives for each of the host's batches [N, H, W, C], in order.
+
+        On a gpu copies run beside the arithmetic of the batches before and after, so that the next batch is asked for
+        before the result of an earlier one is there.
+        """
+        wanted = _names(end_points)
+        if not isinstance(self._planner, GpuPlanner):
+            for images in batches:
+                yield self(images, None if end_points is None else wanted)
+            return
+        checked = (self._checked(images, wanted) for images in batches)
+        for outputs in self._planner.stream(checked, [RESULT, *wanted]):
+            yield _chosen(outputs, wanted, end_points)
+
+    def _checked(self, images: Any, wanted: Sequence[str]) -> Array:
+        """The images as an array, once the network is known to take such ones, and to have the end points `wanted`."""
+        array = as_images(images, self.tier, self.dtype)
+        if array.shape[3] != self.network.channels:
+            raise ShapeError(
+                f"{self.network.scope}: images must be [N, H, W, {self.network.channels}], got {list(array.shape)}"
+            )
+        if isinstance(array, np.ndarray):
+            self._check_range(array)
+        self._require(wanted, array.shape)
+        return array
 
     def _eager(self, images: Array, wanted: Sequence[str]) -> Mapping[str, Array]:
         """Layer by layer."""
@@ -74,13 +114,13 @@ class Model:
         net, _ = self.network.describe(Handle(eager, images, end_points=kept))
         return {RESULT: kept.get("predictions", net.value), **{name: kept[name] for name in wanted}}
 
-    def plan(self, batch: int, height: int, width: int) -> Plan:
+    def plan(self, batch: int, height: int, width: int) -> "Plan | GpuPlan":
         """How images of this shape are computed (see plan/report.py), or as many of them as go through a plan at once.
 
         DeviceError on devices that make no plans.
         """
         if self._planner is None:
-            raise DeviceError(f'device {self.tier.device!r} computes layer by layer; only "cpu" makes plans')
+            raise DeviceError(f'device {self.tier.device!r} computes layer by layer; only "cpu" and "gpu" make plans')
         shape = (min(batch, most_images(height, width)), height, width, self.network.channels)
         self._described(shape)  # errors of shape come first
         return self._planner.plan(shape, [RESULT])
@@ -93,27 +133,35 @@ class Model:
         _, specs = self.network.describe(Handle(Shapes(), Spec(shape)))
         return {name: spec.shape for name, spec in specs.items()}
 
-    def _wanted(self, end_points: Sequence[str] | None, shape: tuple[int, ...]) -> list[str]:
-        """The names asked for, once the network is known to take images of this shape and to have them."""
+    def _require(self, wanted: Sequence[str], shape: tuple[int, ...]) -> None:
+        """ShapeError where the network does not take images of this shape, or lacks an end point."""
         known = self._described(shape)
-        if isinstance(end_points, str) or not isinstance(end_points, Iterable | None):
-            raise ShapeError(f"end_points must be a list of names; write end_points=[{end_points!r}]")
-        wanted = list(end_points or ())
         for name in wanted:
             if name not in known:
                 near = get_close_matches(str(name), known, 3, 0.4)
                 outside = ", ".join(known_name for known_name in known if "/unit_" not in known_name)
                 some = f"the nearest are {', '.join(near)}" if near else f"outside its units it has {outside}"
                 raise ShapeError(f"{self.network.scope} has no end point {name!r}; {some}")
-        return wanted
 
     def _check_range(self, images: Array) -> None:
         if self.preprocessing is not None and images.size and images.min() >= 0 and 0 < images.max() <= 1:
             warnings.warn(
                 "these images lie in [0, 1]; slim's networks take pixels of 0..255 less the channels' means "
                 "(model.preprocessing does that)",
-                stacklevel=3,
+                stacklevel=4,
             )
+
+
+def _names(end_points: Any) -> list[str]:
+    if isinstance(end_points, str) or not isinstance(end_points, Iterable | None):
+        raise ShapeError(f"end_points must be a list of names; write end_points=[{end_points!r}]")
+    return list(end_points or ())
+
+
+def _chosen(outputs: Mapping[str, Array], wanted: Sequence[str], end_points: Any) -> Any:
+    """What a call returns: end points too, where some were asked for, even none of them."""
+    result = outputs[RESULT]
+    return result if end_points is None else (result, {name: outputs[name] for name in wanted})
 
 
 class _Kept(MutableMapping[str, Array]):
@@ -150,13 +198,15 @@ def load_model(
 ) -> Model:
     """A weights file, ready to be called with images; without one, the shipped digits network.
 
-    device: "definition" (NumPy), "cpu", or "auto", the fastest there is. precision: "float32", which holds
-    accuracy.py's rule at every end point, or "float64" on the definition; on a cpu with AMX also sums of products of
-    bf16: "bf16x6" (six for each product of float32, as exact), "bf16x3" (17 bits) or "bfloat16" (8).
+    device: "definition" (NumPy), "cpu", "gpu" ("gpu:1": the second), or "auto": the gpu where there is one that has
+    room for the network, else the cpu, and a line of the log says why. precision: "float32", which holds accuracy.py's
+    rule at every end point, or "float64" on the definition. On a gpu's tensor cores also "tf32x3" (three products of
+    tf32 for each of float32, as exact), "tf32" (11 bits) or "bfloat16" (8); on a cpu with AMX "bf16x6" (six products of
+    bf16, as exact), "bf16x3" (17 bits) or "bfloat16" (8).
 
-    For the cpu alone: algorithm: "auto"; "direct", without Winograd's; "fast", with F(4x4), which errs more (within 5
-    times the rule); "tuned", like "auto" but chosen by timing, at the first call for each shape, and remembered, so
-    that last digits may differ between machines. isa: the instruction set to use ("avx512", "avx2", "neon", "plain");
+    algorithm: "auto", or "tuned", like it but chosen by timing, at the first call for each shape, and remembered, so
+    that last digits may differ between machines. For the cpu alone: "direct", without Winograd's; "fast", with F(4x4),
+    which errs more (within 5 times the rule). isa: the instruction set to use ("avx512", "avx2", "neon", "plain");
     None: the fastest here. threads: None: as many as this process may run on.
 
     WeightsError for a file that is not what it should be, DeviceError for what this version or machine does not have.
@@ -164,16 +214,42 @@ def load_model(
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise DeviceError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
     tier = kernels.on(device, threads, load=False)
-    dtype = tier.dtype("float32" if precision in BF16 else precision)
-    if tier.device != "cpu" and (algorithm, isa, precision in BF16) != ("auto", None, False):
-        raise DeviceError(
-            f'algorithm, isa and lower precisions are for device "cpu"; got algorithm={algorithm!r}, isa={isa!r}, '
-            f"precision={precision!r} on {tier.device!r}"
-        )
-    way = Way(algorithm, precision if precision in BF16 else None)
-    instructions = instruction_set(way, isa)
+    options = precision, algorithm, isa
+    _check_options(tier, *options)
     weights = load_weights(path)
-    planner = (
-        Planner(weights.network.describe, weights, instructions, tier.threads, way) if tier.device == "cpu" else None
-    )
-    return Model(weights, tier, dtype, planner)
+    if tier.device != "gpu" or device != "auto":
+        return _model(weights, tier, *options)
+    try:
+        return _model(weights, tier, *options)
+    except DeviceError as error:
+        kernels.say_cpu(error)
+        tier = kernels.on("cpu", threads, load=False)
+        _check_options(tier, *options)
+        return _model(weights, tier, *options)
+
+
+def _check_options(tier: Tier, precision: str, algorithm: str, isa: str | None) -> None:
+    """DeviceError for what the device does not have."""
+    if precision not in (known := PRECISIONS_OF[tier.device]):
+        having = [name for name, precisions in PRECISIONS_OF.items() if precision in precisions]
+        raise DeviceError(
+            f"device {tier.device!r} computes in {', '.join(known)}, not in {precision}; "
+            f"device={' or '.join(map(repr, having))} does"
+        )
+    known_algorithms = {"cpu": tuple(SIZES), "gpu": GPU_ALGORITHMS}.get(tier.device, ("auto",))
+    if algorithm not in known_algorithms or (isa is not None and tier.device != "cpu"):
+        raise DeviceError(
+            f'device {tier.device!r} takes algorithm {" or ".join(map(repr, known_algorithms))} and, but for "cpu", no '
+            f"isa; got algorithm={algorithm!r}, isa={isa!r}"
+        )
+
+
+def _model(weights: Weights, tier: Tier, precision: str, algorithm: str, isa: str | None) -> Model:
+    describe = weights.network.describe
+    planner: Planner | GpuPlanner | None = None
+    if tier.runtime is not None:
+        planner = GpuPlanner(describe, weights, tier.runtime, precision, algorithm)
+    elif tier.device == "cpu":
+        way = Way(algorithm, precision if precision in BF16 else None)
+        planner = Planner(describe, weights, instruction_set(way, isa), tier.threads, way)
+    return Model(weights, tier, precision, planner)

@@ -29,7 +29,7 @@ def check_variables(
     # Looking for near names takes long, so only for those that will be shown.
     near = {name: get_close_matches(name, weights, 1) for name in missing[:SHOWN]}
     hints = {name: f" (there is {found[0]})" for name, found in near.items() if found}
-    given = {name: np.asarray(weights[name]) for name in expected if name in weights}
+    given = {name: _array(weights[name]) for name in expected if name in weights}
     problems = differences({name: array.shape for name, array in given.items()}, expected, hints)
     for name, array in given.items():
         if array.dtype.kind not in "fiu":
@@ -37,6 +37,11 @@ def check_variables(
     if problems:
         raise WeightsError(f"the weights do not fit the network: {listed(problems)}" + _advice(weights, expected))
     return weights
+
+
+def _array(value: Any) -> Any:
+    """The value itself, where it is an array on whatever device, else in NumPy."""
+    return value if hasattr(value, "dtype") and hasattr(value, "shape") else np.asarray(value)
 
 
 def _advice(weights: Mapping[str, NDArray[Any]], expected: Mapping[str, tuple[int, ...]]) -> str:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import settings
 from PIL import Image
+from tiers import why_no_gpu
 from variables import random_variables
 
 from resnet_ref import save_weights
@@ -37,6 +38,12 @@ TINY: dict[str, Any] = {
 }
 TINY_LABELS = ("ant", "bee", "cat", "dog", "élan")
 TINY_PREPROCESSING = {"name": "vgg", "resize_side": 33, "height": 29, "width": 26}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests of a GPU are skipped where there is none; with RESNET_REF_NEEDS_GPU set they fail."""
+    if item.get_closest_marker("gpu") is not None and (why := why_no_gpu()) is not None:
+        pytest.skip(why)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tiers import TIERS, tier_named
 
 from resnet_ref import kernels, oracle, resnet_utils
 from resnet_ref.errors import ShapeError
@@ -19,9 +20,9 @@ RATES = [1, 2, 3, 4, 5]
 SIZES = [(12, 9), (7, 10)]
 
 
-@pytest.fixture(params=["definition", "cpu"])
+@pytest.fixture(params=TIERS)
 def tier(request: pytest.FixtureRequest) -> Tier:
-    return kernels.on(request.param)
+    return tier_named(request.param)
 
 
 def whole(*shape: int, seed: int = 0) -> Array:

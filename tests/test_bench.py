@@ -46,6 +46,10 @@ def test_ours_alone_is_timed_and_compared_with_the_definition(run: Run, tiny_fil
     assert times["of_ours"] == 1
     assert 0 < times["error"] < 1e-5
     assert data["versions"].keys() >= {"python", "numpy", "numba", "resnet-ref"}
+    assert data["peaks"]["cpu"]["copy_gb_s"] is None
+    assert times["of_peak"] == pytest.approx(times["gflops"] / data["peaks"]["cpu"]["gflops"])
+    assert three["times"]["ours"]["images_s"] == pytest.approx(3 / three["times"]["ours"]["median"])
+    assert data["gpus"] == {}
     assert data["hardware"]["cores"] >= 1
     assert data["hardware"]["memory"] > 1 << 20
 
@@ -59,7 +63,9 @@ def test_the_text_has_a_row_for_each_contender_of_ours(run: Run, tiny_file: Path
     table = lines.index(next(line for line in lines if line.startswith("batch 1")))
     assert lines[table + 1].startswith("ours algorithm=auto device=definition  ")
     assert lines[table + 2].startswith("ours algorithm=direct  ")
-    assert lines[table + 1].split()[7] == "1.00"
+    milliseconds, images_s, of_ours = (float(lines[table + 1].split()[column]) for column in (3, 7, 8))
+    assert of_ours == 1
+    assert images_s == pytest.approx(1000 / milliseconds, rel=0.1)
 
 
 def test_a_profile_shows_what_every_step_takes_in_the_whole_network(run: Run, tiny_file: Path) -> None:
@@ -82,7 +88,7 @@ def test_a_profile_shows_what_every_step_takes_in_the_whole_network(run: Run, ti
 def test_a_profile_of_nothing_on_the_cpu_is_refused_before_anything_is_timed(run: Run, tiny_file: Path) -> None:
     status, data, err = bench(run, "--weights", tiny_file, "--ours", "device=definition", "--profile", *SHORT)
     assert (status, data) == (2, None)
-    assert '--profile is about device "cpu"' in err
+    assert "--profile is about cpu and gpu" in err
 
 
 @pytest.mark.peers
@@ -153,10 +159,49 @@ def test_any_two_must_agree_and_both_are_named() -> None:
     agreement.require_agreement({"a": outputs(1, 2, 3), "b": outputs(1, 2, 3.0002)}, true)
     with pytest.raises(errors.VerificationError, match=r"b and the float64 definition disagree.*logits is 0.0004"):
         agreement.require_agreement({"a": outputs(1, 2, 3), "b": outputs(1, 2, 3.0004)}, true)
-    # Beyond the first image, which alone the definition computes.
-    a, b = (Outputs(np.ones((2, 1)), np.array([[5.0], [last]])) for last in (5.0, 5.1))
+    # Between the first image and the last, which alone the definition computes.
+    a, b = (Outputs(np.ones((3, 1)), np.array([[5.0], [middle], [4.0]])) for middle in (5.0, 5.1))
     with pytest.raises(errors.VerificationError, match="a and b disagree"):
-        agreement.require_agreement({"a": a, "b": b}, Outputs(np.ones((1, 1)), np.array([[5.0]])))
+        agreement.require_agreement({"a": a, "b": b}, Outputs(np.ones((2, 1)), np.array([[5.0], [4.0]])))
+
+
+def test_the_last_image_of_a_batch_is_compared_with_the_definition(tiny_file: Path, tmp_path: Path) -> None:
+    given = files.prepare(tmp_path, tiny_file, None, None, None, 224)
+    true = agreement.truth(given, 4)
+    assert len(true.result) == 2
+    assert true.logits is not None
+    one = agreement.truth(given, 1)
+    np.testing.assert_allclose(true.result[:1], one.result, rtol=1e-12)
+    right = np.concatenate([true.logits[:1], true.logits[:1], true.logits])
+    good = Outputs(np.concatenate([true.result[:1], true.result[:1], true.result]), right)
+    agreement.require_agreement({"a": good}, true)
+    wrong = good._replace(logits=right + np.array([[0], [0], [0], [0.1]]))
+    assert agreement.error(wrong, true) > 0.001
+    with pytest.raises(errors.VerificationError, match="a and the float64 definition disagree"):
+        agreement.require_agreement({"a": wrong}, true)
+
+
+@pytest.mark.parametrize(
+    ("precision", "bound"),
+    [("float32", 1e-4), ("tf32x3", 1e-4), ("bf16x6", 1e-4), ("bf16x3", 8 / 2**16), ("tf32", 1 / 2**8),
+     ("bfloat16", 1 / 2**5)],
+)  # fmt: skip
+def test_fewer_bits_may_err_by_as_much_as_these_explain_and_no_more(precision: str, bound: float) -> None:
+    assert agreement.allowed(precision) == bound
+    true = outputs(1, 2, 3)
+    near, far = (outputs(1, 2, 3 * (1 + times * bound)) for times in (0.9, 1.2))
+    agreement.require_agreement({"a": near}, true, {"a": precision})
+    agreement.require_agreement({"a": near, "exact": true}, true, {"a": precision, "exact": "float32"})
+    with pytest.raises(errors.VerificationError, match="a and the float64 definition disagree"):
+        agreement.require_agreement({"a": far, "exact": true}, true, {"a": precision})
+
+
+def test_two_that_compute_in_fewer_bits_are_compared_with_each_other_too() -> None:
+    a, b = (Outputs(np.ones((3, 1)), np.array([[5.0], [middle], [4.0]])) for middle in (5.0, 6.0))
+    with pytest.raises(errors.VerificationError, match="a and b disagree"):
+        agreement.require_agreement(
+            {"a": a, "b": b}, Outputs(np.ones((2, 1)), np.array([[5.0], [4.0]])), {"a": "tf32", "b": "bfloat16"}
+        )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -273,12 +318,12 @@ def test_images_begin_alike_at_any_batch_and_come_as_each_contender_takes_them(t
 def test_a_random_variant_says_something(tmp_path: Path) -> None:
     given = files.prepare(tmp_path, None, "resnet_v1_50", 16, (33, 35), 224)
     assert given.network.to_json() == {"function": "resnet_v1_50", "num_classes": 1000, "output_stride": 16}
-    true = agreement.truth(given)
+    true = agreement.truth(given, 1)
     assert true.logits is not None
     assert 0.1 < np.abs(true.logits).max() < 100
     assert true.result.max() < 0.9, "softmax is not saturated, so that probabilities are worth comparing"
     changed = dataclasses.replace(given, deviation=2.0)
-    assert agreement.error(agreement.truth(changed), true) > 1e-3
+    assert agreement.error(agreement.truth(changed, 1), true) > 1e-3
 
 
 def test_the_peak_of_multiply_adds_is_measured_for_each_instruction_set() -> None:

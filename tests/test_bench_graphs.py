@@ -96,7 +96,7 @@ def computed(folder: Path, network: dict[str, Any], size: tuple[int, int], name:
         _write(files.network_file(contender), files.weights.path, size)
         serve.obey(serve.ENGINES[name](job), {"outputs": str(folder / "o.npz")})
     with np.load(folder / "o.npz") as found:
-        return [Outputs(found["result"], found.get("logits")), agreement.truth(files)]
+        return [Outputs(found["result"], found.get("logits")), agreement.truth(files, batch)]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -107,7 +107,7 @@ def test_a_peer_computes_the_network_that_it_is_given(tmp_path: Path, name: str,
     assert found.result.shape[1:] == true.result.shape[1:]
     assert (found.logits is None) == (true.logits is None)
     assert agreement.error(found, true) < NEAR
-    np.testing.assert_allclose(found.result[:1], true.result, rtol=0, atol=1e-4 * np.abs(true.result).max())
+    np.testing.assert_allclose(found.result[::2], true.result, rtol=0, atol=1e-4 * np.abs(true.result).max())
 
 
 @pytest.mark.peers

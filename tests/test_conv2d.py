@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tiers import GPU_TIERS, tier_named
 
 from resnet_ref import kernels, oracle
 from resnet_ref.errors import DeviceError, ShapeError
@@ -43,11 +44,11 @@ WINDOWS = {
 }
 
 
-@pytest.fixture(params=["definition", *PATHS])
+@pytest.fixture(params=["definition", *PATHS, *GPU_TIERS])
 def tier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Tier:
     for constant, value in PATHS.get(request.param, {}).items():
         monkeypatch.setattr(cpu, constant, value)
-    return kernels.on(request.param.split(",")[0])
+    return tier_named("cpu" if request.param in PATHS else request.param)
 
 
 @pytest.fixture(params=list(WINDOWS.values()), ids=list(WINDOWS))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tiers import TIERS, tier_named
 
 from resnet_ref import kernels, oracle
 from resnet_ref.errors import DeviceError, ShapeError
@@ -19,9 +20,9 @@ NAN, INF = np.nan, np.inf
 EDGES = np.array([NAN, -INF, -7, -6, -1, -0.0, 0, 2e-38, 1, 6, 6.5, 3e38, INF], np.float32)
 
 
-@pytest.fixture(params=["definition", "cpu"])
+@pytest.fixture(params=TIERS)
 def tier(request: pytest.FixtureRequest) -> Tier:
-    return kernels.on(request.param)
+    return tier_named(request.param)
 
 
 def images(*shape: int, seed: int = 0) -> Array:

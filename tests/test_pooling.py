@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tiers import TIERS, tier_named
 
 from resnet_ref import kernels, oracle
 from resnet_ref.errors import DeviceError, ShapeError
@@ -24,9 +25,9 @@ WINDOWS = {
 }
 
 
-@pytest.fixture(params=["definition", "cpu"])
+@pytest.fixture(params=TIERS)
 def tier(request: pytest.FixtureRequest) -> Tier:
-    return kernels.on(request.param)
+    return tier_named(request.param)
 
 
 def images(*shape: int, seed: int = 0) -> Array:

@@ -1,13 +1,17 @@
-"""What figures were measured on: the hardware, what it can do at best, and the versions of the packages."""
+"""What figures were measured on: the hardware, and the versions of the packages."""
 
 import os
 import platform
+import re
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
+
+from resnet_ref.kernels.cuda.cupy_runtime import cupy
+from resnet_ref.kernels.cuda.runtime import Runtime
 
 _SETS = ("sse4", "avx", "fma", "amx", "neon", "sve", "fp16", "bf16", "dotprod")
 
@@ -26,6 +30,22 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def gpu(runtime: Runtime) -> dict[str, Any]:
+    """Name, architecture, multiprocessors and memory in bytes of a gpu; versions of its driver, of the CUDA that the
+    driver knows and the one that CuPy was built for (12080: 12.8), and of CuPy."""
+    cp = cupy()
+    return {
+        "name": runtime.name,
+        "architecture": runtime.architecture,
+        "multiprocessors": runtime.multiprocessors,
+        "memory": cp.cuda.runtime.getDeviceProperties(runtime.index)["totalGlobalMem"],
+        "driver": _driver(),
+        "driver_cuda": cp.cuda.runtime.driverGetVersion(),
+        "cuda": cp.cuda.runtime.runtimeGetVersion(),
+        "cupy": cp.__version__,
+    }
+
+
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Python's version and those of installed packages."""
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
@@ -39,6 +59,16 @@ def processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def _driver() -> str | None:
+    """The NVIDIA driver's version, as Linux shows it."""
+    try:
+        said = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        return None
+    found = re.search(r"\b\d+\.\d+(\.\d+)?\b", said)
+    return found and found[0]
 
 
 def _memory() -> int | None:

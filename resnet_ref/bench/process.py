@@ -94,6 +94,7 @@ def running(
         "images": os.fspath(files.images_file(batch, nchw)),
         "logits": files.logits,
         "options": dict(contender.options),
+        "from_host": contender.from_host,
         "root": os.fspath(Path(resnet_ref.__file__).absolute().parents[1]),
     }
     log = files.folder / f"{contender.engine}.log"

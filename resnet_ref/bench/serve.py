@@ -3,8 +3,8 @@
 Run as a script, because to import it would import the package, and a peer's process must hold nothing of ours: its
 start and its memory would count what it does not use. Hence only the standard library and NumPy up here.
 
-argv[1]: JSON of {engine, threads, network, images, logits, options, root}. Then a line of JSON on stdin for each order,
-and one on stdout for each answer; the first answer, to no order, says that the network has answered once:
+argv[1]: JSON of {engine, threads, network, images, logits, options, from_host, root}. Then a line of JSON on stdin for
+each order, and one on stdout for each answer; the first answer, to no order, says that the network has answered once:
 
 {"outputs": FILE.npz}      write `result`, what is timed, and `logits` where there are any, channels last
 {"runs": K, "warm": W}     {"seconds": [...]} of K runs, after W that are not counted
@@ -21,24 +21,52 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+# Calls before a CUDA graph is captured: TorchScript profiles the first and compiles for what it saw, and cuDNN tries
+# its algorithms.
+_GRAPH_WARM = 5
+
 
 class Engine(NamedTuple):
-    """run: the result, as it is timed. logits: or None. nchw: whether outputs have channels second."""
+    """run: the result, as it is timed. logits: or None. nchw: whether outputs have channels second. fetch: a copy of an
+    output in NumPy."""
 
     run: Callable[[], Any]
     logits: Callable[[], Any] | None
     nchw: bool
+    fetch: Callable[[Any], Any] = np.array
 
 
 def ours(job: dict[str, Any]) -> Engine:
-    """load_model's model."""
+    """load_model's model; on a gpu from the images on the device to the result there, or as `from_host` says."""
     if job["root"] not in sys.path:  # where the process that started this one found the package
         sys.path.insert(0, job["root"])
     from resnet_ref import load_model
 
     images, logits = np.load(job["images"]), job["logits"]
     model = load_model(job["network"], threads=job["threads"], **job["options"])
+    if model.tier.runtime is not None and not job["from_host"]:
+        return _on_device(model, images, logits)
     return Engine(lambda: model(images), logits and (lambda: model(images, end_points=[logits])[1][logits]), False)
+
+
+def _on_device(model: Any, images: Any, logits: str | None) -> Engine:
+    """A model of ours with its images on its gpu; every run waits until the device is done."""
+    runtime = model.tier.runtime
+    stream = runtime.stream()
+    with stream:
+        there = runtime.upload(images)
+
+    def output(call: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> Any:
+            with stream:
+                result = call()
+            stream.synchronize()
+            return result
+
+        return run
+
+    named = output(lambda: model(there, end_points=[logits])[1][logits]) if logits else None
+    return Engine(output(lambda: model(there)), named, False, runtime.download)
 
 
 def onnxruntime(job: dict[str, Any]) -> Engine:
@@ -111,6 +139,50 @@ def pytorch(job: dict[str, Any]) -> Engine:
     return Engine(output(0), output(1) if job["logits"] else None, True)
 
 
+def pytorch_gpu(job: dict[str, Any], tf32: bool = False) -> Engine:
+    """PyTorch on a gpu: the TorchScript file that it runs on the CPU, channels last, cuDNN's fastest algorithms, the
+    whole call as one CUDA graph at every batch; from images on the device to outputs there, synchronised.
+
+    tf32: whether convolutions and matrix products may round to TF32, which PyTorch by default allows the former.
+    """
+    import torch
+
+    torch.set_num_threads(job["threads"])
+    device = torch.device("cuda", int(job["options"]["device"].partition(":")[2] or 0))
+    torch.cuda.set_device(device)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+    # The weights are constants of the graph, which `.to` would leave where they are.
+    module = torch.jit.load(job["network"], map_location=device).eval()
+    images = torch.from_numpy(np.load(job["images"])).permute(0, 3, 1, 2).to(device)
+    graph = torch.cuda.CUDAGraph()
+    with torch.inference_mode():
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(_GRAPH_WARM):
+                module(images)
+        torch.cuda.current_stream().wait_stream(aside)
+        with torch.cuda.graph(graph):
+            outputs = module(images)
+
+    def output(number: int) -> Callable[[], Any]:
+        def run(held: Any = images) -> Any:  # the graph reads them where they lie
+            graph.replay()
+            torch.cuda.synchronize()
+            return outputs[number]
+
+        return run
+
+    logits = output(1) if job["logits"] else None
+    return Engine(output(0), logits, True, lambda tensor: tensor.cpu().numpy())
+
+
+def pytorch_gpu_tf32(job: dict[str, Any]) -> Engine:
+    """The same, TF32 allowed."""
+    return pytorch_gpu(job, tf32=True)
+
+
 def tensorflow(job: dict[str, Any]) -> Engine:
     """TensorFlow on slim's graph, its variables made constants; oneDNN as by default."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -136,6 +208,8 @@ ENGINES = {
     "openvino": openvino,
     "openvino-bf16": openvino_bf16,
     "pytorch": pytorch,
+    "pytorch-gpu": pytorch_gpu,
+    "pytorch-gpu-tf32": pytorch_gpu_tf32,
     "tensorflow": tensorflow,
 }
 
@@ -143,9 +217,9 @@ ENGINES = {
 def obey(engine: Engine, order: dict[str, Any]) -> dict[str, Any]:
     """Carry out one order."""
     if "outputs" in order:
-        found = {"result": engine.run().copy()}
+        found = {"result": engine.fetch(engine.run())}
         if engine.logits is not None:
-            found["logits"] = engine.logits().copy()
+            found["logits"] = engine.fetch(engine.logits())
         np.savez(order["outputs"], **{name: _channels_last(a) if engine.nchw else a for name, a in found.items()})
         return {}
     if "memory" in order:

@@ -9,8 +9,8 @@ from resnet_ref.bench.files import Files
 from resnet_ref.bench.process import running
 
 RUNS = 5  # after the first answer, before memory is read
-# Where we, and Numba, keep what was compiled.
-_CACHES = ("RESNET_REF_CACHE_DIR", "NUMBA_CACHE_DIR")
+# Where we, Numba, CuPy and the driver keep what was compiled.
+_CACHES = ("RESNET_REF_CACHE_DIR", "NUMBA_CACHE_DIR", "CUPY_CACHE_DIR", "CUDA_CACHE_PATH")
 
 
 @dataclass(frozen=True)

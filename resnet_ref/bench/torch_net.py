@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -22,7 +23,8 @@ class TorchNet(Nchw):
         padding = (rows.before, cols.before)
         if padding != (rows.after, cols.after):
             x, padding = functional.pad(x, (cols.before, cols.after, rows.before, rows.after)), (0, 0)
-        kernel = torch.from_numpy(weights).contiguous(memory_format=torch.channels_last)
+        # Laid out by NumPy: what PyTorch did here to a constant would be traced, and done again in every run.
+        kernel = torch.from_numpy(np.ascontiguousarray(weights.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2))
         stride, rate = (rows.stride, cols.stride), (rows.rate, cols.rate)
         return functional.conv2d(x, kernel, torch.from_numpy(bias), stride, padding, rate)
 

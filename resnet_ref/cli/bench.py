@@ -12,9 +12,9 @@ import click
 from click.core import ParameterSource
 
 from resnet_ref.bench.comparison import Agenda, compare
-from resnet_ref.bench.contenders import OPTIONS, PEERS, our_contenders, peer_contenders
+from resnet_ref.bench.contenders import CPU, OPTIONS, PEERS, our_contenders, peer_contenders
 from resnet_ref.bench.files import prepare
-from resnet_ref.bench.layers import profile_text, profiles
+from resnet_ref.bench.layers import PLANNED, profile_text, profiles
 from resnet_ref.bench.report import to_json, to_text
 from resnet_ref.cli.options import as_json, echo_json, echo_text, progress_bar, weights_or_digits
 from resnet_ref.errors import BenchError
@@ -37,14 +37,15 @@ _DEFAULT_VARIANT = "resnet_v1_50"
     help="Images at a time; may be given several times.",
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(1, 1024), help="Of each engine; all there are if not given.")
+@click.option("--device", help="Of ours, as load_model takes it, and of which --peers; cpu if not given.")
 @click.option("--algorithm", help="Of ours, as load_model takes it.")
 @click.option("--precision", help="Of ours, as load_model takes it.")
 @click.option("--isa", help="Of ours, as load_model takes it.")
 @click.option(
     "--ours", "texts", multiple=True, metavar="KEY=VALUE,...",
-    help=f"Ours with these options ({', '.join(OPTIONS)}), which count for more than the three above; several times.",
+    help=f"Ours with these options ({', '.join(OPTIONS)}), which count for more than the four above; several times.",
 )  # fmt: skip
-@click.option("--peers", is_flag=True, help="Every other engine that is installed.")
+@click.option("--peers", is_flag=True, help="Every other engine for the device that is installed.")
 @click.option("--peer", "named", type=click.Choice(tuple(PEERS)), multiple=True, help="One of them; several times.")
 @click.option("--rounds", type=click.IntRange(1), default=6, show_default=True, help="How many turns each gets.")
 @click.option("--starts", type=click.IntRange(0), default=3, show_default=True, help="New processes timed; 0: none.")
@@ -53,25 +54,26 @@ _DEFAULT_VARIANT = "resnet_v1_50"
 @click.option("-o", "--output", metavar="FILE.json", help="Also write everything, each run's time too, to a file.")
 def bench(
     weights: str | None, variant: str | None, size: tuple[int, int] | None, output_stride: int | None,
-    batches: tuple[int, ...], threads: int | None, algorithm: str | None, precision: str | None, isa: str | None,
-    texts: tuple[str, ...], peers: bool, named: tuple[str, ...], rounds: int, starts: int, profile: bool, as_json: bool,
-    output: str | None,
+    batches: tuple[int, ...], threads: int | None, device: str | None, algorithm: str | None, precision: str | None,
+    isa: str | None, texts: tuple[str, ...], peers: bool, named: tuple[str, ...], rounds: int, starts: int,
+    profile: bool, as_json: bool, output: str | None,
 ) -> None:  # fmt: skip
     """Measure how fast networks run here: ours, and with --peers the other engines on the same weights and images.
 
     Each runs in a process of its own, in turns with pauses. First their outputs are compared: where two that compute in
-    float32 differ by more than 1e-4 of the largest, the exit status is 1. Then come the times for each batch, and of
-    new processes the time to the first answer and the peak memory.
+    float32 differ by more than 1e-4 of the largest, or one in fewer bits by more than these explain, the exit status is
+    1. Then come the times for each batch, and of new processes the time to the first answer and the peak memory.
 
     \b
     resnet-ref bench --peers --batch 1 --batch 8 -o bench.json
     resnet-ref bench --weights net.h5 --peer openvino --ours algorithm=auto --ours algorithm=direct
+    resnet-ref bench --device gpu --precision tf32 --peers --batch 64 --profile
     """
     if weights is not None and variant is not None:
         raise click.UsageError("give --weights or --variant, not both")
-    given = {"algorithm": algorithm, "precision": precision, "isa": isa}
+    given = {"device": device, "algorithm": algorithm, "precision": precision, "isa": isa}
     ours = our_contenders(texts, {name: value for name, value in given.items() if value is not None})
-    others, absent = peer_contenders(named, peers)
+    others, absent = peer_contenders(named, peers, device or CPU)
     file = None if weights is None else weights_or_digits(weights)
     if output is not None:
         require_another(output, [file or DIGITS])
@@ -82,8 +84,10 @@ def bench(
         files = prepare(Path(folder), file, variant, output_stride, size, DEFAULT_IMAGE_SIZE)
         # So that wrong options are said before anything takes long.
         models = [load_model(files.weights.path, threads=agenda.threads, **one.options) for one in ours]
-        if profile and not any(model.tier.device == "cpu" for model in models):
-            raise BenchError('--profile is about device "cpu", and nothing of ours here runs on it; leave one out')
+        if profile and not any(model.tier.device in PLANNED for model in models):
+            raise BenchError(
+                f"--profile is about {' and '.join(PLANNED)}, and nothing of ours here runs on them; leave one out"
+            )
         with progress_bar(agenda.steps, "measuring") as bar:
             found = compare(files, agenda, lambda: bar.update(1))
         layers = profiles(files, agenda) if profile else []
@@ -96,7 +100,9 @@ def bench(
     if as_json:
         echo_json(data)
     else:
-        echo_text("\n\n".join([to_text(found, absent), *(profile_text(one, found.peak) for one in layers)]))
+        echo_text(
+            "\n\n".join([to_text(found, absent), *(profile_text(one, found.peak(one.contender)) for one in layers)])
+        )
 
 
 @contextmanager

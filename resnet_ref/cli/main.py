@@ -4,6 +4,7 @@ Exit status: 0 done; 1 the check that was asked for failed; 2 wrong use or input
 """
 
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -45,6 +46,7 @@ def resnet_ref() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit the process."""
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  whoever started us closed it
+    logging.basicConfig(format="resnet-ref: %(message)s")
     # So that what is half written is removed on the way out.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sys.exit(_run(arguments))

@@ -1,16 +1,29 @@
 """Where each buffer lies in a program's memory, and where threads must wait for each other."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from resnet_ref.kernels.vector.memory import ALIGNMENT
-from resnet_ref.kernels.vector.step import Buffer, Step
+from resnet_ref.kernels.vector.step import Buffer
 
 
-def lay_out(steps: Sequence[Step], kept: Sequence[Buffer]) -> int:
+class Step(Protocol):
+    """What a step of a program tells of its memory."""
+
+    reads: tuple[Buffer, ...]
+    writes: tuple[Buffer, ...]
+
+
+def lay_out(steps: Sequence[Step], kept: Sequence[Buffer], alignment: int = ALIGNMENT) -> int:
     """Gives every buffer an offset; buffers that are never needed together may share bytes. Returns the bytes needed.
 
     kept: needed from the first step to the last. The largest go first, each to the lowest place that is free.
+    alignment: of every buffer, in bytes.
     """
+
+    def room(buffer: Buffer) -> int:
+        return -(-buffer.nbytes // alignment) * alignment
+
     lives: dict[Buffer, tuple[int, int]] = {buffer: (0, len(steps)) for buffer in kept}
     for number, step in enumerate(steps):
         for buffer in (*step.reads, *step.writes):
@@ -22,16 +35,12 @@ def lay_out(steps: Sequence[Step], kept: Sequence[Buffer]) -> int:
         offset = 0
         for other in sorted(placed, key=lambda b: b.offset):
             together = lives[other][0] <= lives[buffer][1] and lives[buffer][0] <= lives[other][1]
-            if together and offset < other.offset + _room(other) and other.offset < offset + _room(buffer):
-                offset = other.offset + _room(other)
+            if together and offset < other.offset + room(other) and other.offset < offset + room(buffer):
+                offset = other.offset + room(other)
         buffer.offset = offset
         placed.append(buffer)
-        end = max(end, offset + _room(buffer))
+        end = max(end, offset + room(buffer))
     return end
-
-
-def _room(buffer: Buffer) -> int:
-    return -(-buffer.nbytes // ALIGNMENT) * ALIGNMENT
 
 
 def barriers(steps: Sequence[Step]) -> list[bool]:

@@ -4,18 +4,16 @@ Alone, a convolution finds its weights in the cache, and another way may win. Wh
 the same convolutions, instruction set, threads and processor.
 """
 
-import hashlib
-import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import llvmlite.binding as llvm
 
 from resnet_ref.kernels.conv2d.convolution import Convolution, Method
-from resnet_ref.kernels.vector import cache
 from resnet_ref.kernels.vector.step import Step, Target
 from resnet_ref.plan.choice import candidates
 from resnet_ref.plan.plan import Plan
+from resnet_ref.plan.remembering import remembered
 
 ALGORITHM = "tuned"
 RUNS = 7
@@ -32,12 +30,8 @@ def tuned(target: Target, make_plan: Callable[[Method], Plan]) -> Method:
 
     make_plan(note)
     kinds = sorted({conv.kind for conv in convolutions})
-    about = (_VERSION, kinds, target.library.isa.name, target.threads, llvm.get_host_cpu_name())
-    key = f"choices-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}"
-    known = _remembered(key, kinds)
-    if known is None:
-        known = _timed(convolutions, make_plan)
-        cache.write(key, json.dumps(known).encode())
+    about = (_VERSION, target.library.isa.name, target.threads, llvm.get_host_cpu_name())
+    known = remembered(about, kinds, lambda: _timed(convolutions, make_plan))
     return _choose(known)
 
 
@@ -48,15 +42,6 @@ def _choose(names: Mapping[str, str]) -> Method:
         return ways.get(names.get(conv.kind, ""), next(iter(ways.values()))).method(target, conv)
 
     return choose
-
-
-def _remembered(key: str, kinds: Sequence[str]) -> dict[str, str] | None:
-    try:
-        known = json.loads(cache.read(key) or b"")
-    except ValueError:
-        return None
-    is_ours = isinstance(known, dict) and set(known) == set(kinds) and all(isinstance(n, str) for n in known.values())
-    return known if is_ours else None
 
 
 def _timed(convolutions: Sequence[Convolution], make_plan: Callable[[Method], Plan]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from resnet_ref.arg_scope import BatchNorm
 from resnet_ref.eager import Eager
 from resnet_ref.errors import ShapeError
 from resnet_ref.handle import Handle
-from resnet_ref.kernels import Tier
+from resnet_ref.kernels import Tier, for_numpy
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.geometry import Window
 from resnet_ref.model import Model
@@ -132,7 +132,7 @@ def traced(model: Model, image: Array, name: str) -> tuple[Tracer, Step]:
         hint = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(known[:3])} ... {known[-1]}"
         raise ShapeError(f"{model.network.scope} has no end point or layer {name!r}; {hint}")
     means = model.preprocessing.means if model.preprocessing else ()
-    tracer = Tracer(model.tier, model.weights, model.dtype, images, means)
+    tracer = Tracer(for_numpy(model.tier), model.weights, model.dtype, images, means)
     sink = _Until(name)
     try:
         model.network.describe(Handle(tracer, images, end_points=sink))

@@ -10,6 +10,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from resnet_ref.eager import Eager
+from resnet_ref.errors import DeviceError
 from resnet_ref.handle import Handle
 from resnet_ref.kernels import Tier
 from resnet_ref.kernels.arrays import Array
@@ -69,7 +70,9 @@ class Profile:
 
 
 def profile(model: Model, images: Array, runs: int = 10) -> Profile:
-    """Run a model on images [N, H, W, C], once to warm up and then `runs` times."""
+    """Run a model on images [N, H, W, C], once to warm up and then `runs` times; DeviceError for one on a gpu."""
+    if model.tier.device == "gpu":
+        raise DeviceError("kernel calls are timed on the cpu; `resnet-ref bench --device gpu --profile` times a gpu's")
     images = np.ascontiguousarray(images, model.dtype)
     weights = {name: np.asarray(array, model.dtype) for name, array in model.weights.items()}
     taken: list[list[Call]] = []

@@ -87,7 +87,7 @@ def compare(
     stop: end at the first end point that departs. Memory beyond the recording: a few end points.
     """
     setup.check()
-    sink = _Sink(recording, setup.network.scope, precision == "float64", stop)
+    sink = _Sink(recording, setup.network.scope, precision, stop)
     start = time.perf_counter()
     paired = Paired(*_interpreters(setup, device, precision, threads))
     ours, truth = (setup.inputs.astype(dtype, copy=False) for dtype in (np.float32, np.float64))
@@ -106,8 +106,8 @@ def compare(
 
 def _interpreters(setup: Setup, device: str, precision: str, threads: int | None) -> tuple[Any, Any]:
     definition = kernels.on("definition")
-    tier = definition if precision == "float64" else kernels.on(device, threads)
-    return setup.eager(tier, np.dtype(np.float32)), setup.eager(definition, np.dtype(np.float64))
+    tier = definition if precision == "float64" else kernels.on(device, threads, precision=precision)
+    return setup.eager(kernels.for_numpy(tier), np.dtype(np.float32)), setup.eager(definition, np.dtype(np.float64))
 
 
 def scope_of(names: Iterable[str]) -> str:
@@ -130,11 +130,11 @@ class _Departed(Exception):  # noqa: N818  no error: it ends a run early
 class _Sink(dict[str, Any]):
     """Takes each end point as it is made, compares it, and lets it go."""
 
-    def __init__(self, recording: Recording, scope: str, exact: bool, stop: bool) -> None:
+    def __init__(self, recording: Recording, scope: str, precision: str, stop: bool) -> None:
         super().__init__()
-        self.recording, self.exact, self.stop = recording, exact, stop
+        self.recording, self.exact, self.stop = recording, precision == "float64", stop
         self.result = Comparison()
-        self.rule = Rule(sampled=recording.facts.sample is not None)
+        self.rule = Rule(recording.facts.sample is not None, precision)
         self.reading = self.comparing = 0.0
         self.scopes = scope, scope_of(recording.end_points)
         self.seen: set[str] = set()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_ref.accuracy import NEAR, OURS, SLIM
+from resnet_ref.accuracy import COARSER, NEAR, OURS, SLIM
 from resnet_ref.tables import columns
 from resnet_ref.verification.comparison import Row
 from resnet_ref.verification.verify import Verification
@@ -17,10 +17,12 @@ HEADER = ("end point", "shape", "max error", "mean", "of max", "ulps", "cosine",
 
 def tolerance(found: Verification) -> str:
     """What `accuracy.Rule` allows, in words."""
-    ours = OURS if found.facts.sample is None else SLIM
+    coarser = COARSER.get(found.precision, 1)
+    ours = (OURS if found.facts.sample is None else SLIM) * coarser
+    near = f"{NEAR:g} of the largest value" + (f", or what ours may be off in {found.precision}" if coarser > 1 else "")
     return (
         f"ours to float64 at most {ours} x slim's so far, slim's to float64 at most {SLIM} x ours so far "
-        f"(each + as many eps), ours to slim at most {NEAR:g} of the largest value"
+        f"(each + as many eps), ours to slim at most {near}"
     )
 
 

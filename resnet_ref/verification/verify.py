@@ -89,8 +89,10 @@ def verify(
     start = time.perf_counter()
     wrong = differing(setup, recording)
 
+    ran_in = "float32" if precision == "float64" else precision
+
     def run(changed: Setup) -> Comparison:
-        return compare(changed, recording, device, "float32", threads, stop=True)
+        return compare(changed, recording, device, ran_in, threads, stop=True)
 
     causes: tuple[Cause, ...] = ()
     notes: tuple[str, ...] = ()

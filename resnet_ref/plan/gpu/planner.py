@@ -1,0 +1,154 @@
+"""A network on a gpu for whatever shapes of images come, one batch after the other or several in flight."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from resnet_ref.errors import DeviceError
+from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.conv2d.tiles import PRECISIONS
+from resnet_ref.kernels.cuda.runtime import HostArray, Runtime
+from resnet_ref.plan.gpu.choice import ALGORITHMS, Choose, by_model
+from resnet_ref.plan.gpu.lowering import Lowering
+from resnet_ref.plan.gpu.plan import GpuPlan
+from resnet_ref.plan.gpu.plans import Flight, Key, Plans
+from resnet_ref.plan.gpu.program import GpuProgram
+from resnet_ref.plan.gpu.room import NoRoom
+from resnet_ref.plan.gpu.tuning import medians, tuned
+from resnet_ref.plan.gpu.weights import DeviceWeights
+from resnet_ref.plan.plan import RESULT, Describe, named_outputs
+from resnet_ref.plan.planner import most_images
+from resnet_ref.shapes import Shapes, Spec
+
+DEPTH = 2  # parts of batches in flight: while one computes, the other's images or outputs are copied
+
+
+class GpuPlanner:
+    """Runs a network by plans (see GpuPlan), one for each shape of images and each choice of outputs.
+
+    precision: of convolutions' products. algorithm: "auto" chooses tiles by the model, the same on all devices with as
+    many multiprocessors; "tuned" times the model's best few on this device and remembers the choice, so that last
+    digits may differ. Larger batches go in parts, as many images at once as there is memory for. Calls from several
+    threads are safe. DeviceError for an unknown precision or algorithm, and where the weights, or one image, do not fit
+    in the device's memory.
+    """
+
+    def __init__(
+        self,
+        describe: Describe,
+        weights: Mapping[str, Array],
+        runtime: Runtime,
+        precision: str = "float32",
+        algorithm: str = "auto",
+    ) -> None:
+        for what, given, known in (("precision", precision, PRECISIONS), ("algorithm", algorithm, ALGORITHMS)):
+            if given not in known:
+                raise DeviceError(f'on device "gpu" {what} must be one of {", ".join(known)}; got {given!r}')
+        self._describe, self._runtime, self._precision, self._algorithm = describe, runtime, precision, algorithm
+        self._weights = DeviceWeights(runtime, weights)
+        self._plans = Plans(runtime)
+        self._fewer: dict[Any, int] = {}  # images at once, where memory is what bounds them
+        self._tuned = lru_cache(maxsize=64)(self._tune)
+        self._tuning = Lock()
+
+    def __call__(self, images: Array, outputs: Sequence[str]) -> dict[str, Array]:
+        """The outputs (end points by name, or RESULT) for images [N, H, W, C] in float32, contiguous: NumPy arrays for
+        one, and new arrays on the device for one that lies there."""
+        if self._runtime.owns(images):
+            return self._there(images, tuple(outputs))
+        (found,) = self.stream([images], outputs)
+        return found
+
+    def stream(self, batches: Iterable[Array], outputs: Sequence[str]) -> Iterator[dict[str, Array]]:
+        """What a call gives for each batch, in order; up to DEPTH of them are in flight before the first is given.
+
+        A batch that lies on the device is computed at once. However this ends, nothing is left running.
+        """
+        names = tuple(outputs)
+        line: deque[_Batch] = deque()
+        try:
+            for images in batches:
+                line.append(_Batch(images))
+                if self._runtime.owns(images):
+                    line[-1].results, line[-1].begun = self._there(images, names), images.shape[0]
+                elif images.shape[0] == 0:
+                    line[-1].results = self._nothing(images.shape, names)
+                while line[-1].begun < images.shape[0]:
+                    self._begin(line, names)
+                while len(line) > 1 and not line[0].flights:
+                    yield line.popleft().results
+            while line:
+                line[0].land()
+                if not line[0].flights:
+                    yield line.popleft().results
+        finally:
+            for batch in line:
+                for flight in batch.flights:
+                    flight.land()
+
+    def plan(self, shape: Sequence[int], outputs: Sequence[str]) -> GpuPlan:
+        """A new plan for images of a shape, no more than `most_images`."""
+        plan = self._plans.make(lambda: self._made(tuple(shape), tuple(outputs)))
+        self._plans.drop()  # from now on it is the caller's
+        return plan
+
+    def _begin(self, line: "deque[_Batch]", names: tuple[str, ...]) -> None:
+        """Sends some images of the last batch, once there are few enough in flight."""
+        flying = [batch for batch in line if batch.flights]
+        if sum(len(batch.flights) for batch in flying) >= DEPTH:
+            flying[0].land()
+        batch = line[-1]
+        key, plan = self._next(batch.images.shape, batch.begun, names)
+        first, last = batch.begun, batch.begun + key[0][0]
+        if not batch.results:
+            count = batch.images.shape[0]
+            batch.results = {name: np.empty((count, *shape[1:]), np.float32) for name, shape in plan.shapes.items()}
+        into = {name: whole[first:last] for name, whole in batch.results.items()}
+        batch.flights.append(self._plans.fly(key, plan, batch.images[first:last], into))
+        batch.begun = last
+
+    def _there(self, images: Array, names: tuple[str, ...]) -> dict[str, Array]:
+        """The outputs on the device."""
+        count, begun = images.shape[0], 0
+        results: dict[str, Array] = {}
+        while begun < count:
+            key, plan = self._next(images.shape, begun, names)
+            try:
+                if not results:
+                    new = self._runtime.empty
+                    results = {n: new((count, *shape[1:]), np.float32) for n, shape in plan.shapes.items()}
+                part = slice(begun, begun + key[0][0])
+                plan.run_there(images[part], {name: whole[part] for name, whole in results.items()})
+            except BaseException:
+                self._plans.drop()
+                raise
+            self._plans.give(key, plan)
+            begun = part.stop
+        if count == 0:
+            return {n: self._runtime.upload(array) for n, array in self._nothing(images.shape, names).items()}
+        return results
+
+    def _next(self, shape: tuple[int, ...], begun: int, names: tuple[str, ...]) -> tuple[Key, GpuPlan]:
+        """A plan for the next images of a batch, of which so many have begun: in parts of about one size."""
+        batch, size = shape[0], shape[1:]
+        while True:
+            most = min(most_images(*size[:2]), self._fewer.get((size, names), batch))
+            parts = -(-(batch - begun) // most)
+            key = ((-(-(batch - begun) // parts), *size), names)
+            try:
+                return key, self._plans.take(key) or self._plans.make(lambda key=key: self._made(*key))
+            except NoRoom as short:
+                images = key[0][0]
+                if images == 1:
+                    raise
+                self._fewer[size, names] = short.fewer(images)
+
+    def _made(self, shape: tuple[int, ...], names: tuple[str, ...]) -> GpuPlan:
+        return GpuPlan(self._runtime, self._lowered(shape, names, self._choice(shape)))
+
+    def _lowered(self, shape: tuple[int, ...], names: Sequence[str], choose: Choose) -> Lowering:
+        return Lowering(self._describe, self._weights, shape, names, choose)

@@ -1,0 +1,47 @@
+"""The tiers that tests of kernels run on, all for NumPy arrays."""
+
+import os
+from functools import cache
+
+import pytest
+from cuda_on_cpu.runtime import EmulatedRuntime
+
+from resnet_ref import DeviceError, kernels
+from resnet_ref.kernels import Tier
+
+EMULATED = "gpu, emulated"
+GPU = pytest.param("gpu", marks=pytest.mark.gpu)
+GPU_TIERS = [EMULATED, GPU]
+TIERS = ["definition", "cpu", *GPU_TIERS]
+
+
+def tier_named(name: str, precision: str = "float32") -> Tier:
+    """A tier by its name in TIERS; the emulated one is checked for what a device would not forgive."""
+    if name == EMULATED:
+        return kernels.for_numpy(kernels.on_runtime(EmulatedRuntime(), precision))
+    return kernels.for_numpy(kernels.on(name, precision=precision))
+
+
+class Gpus(list[EmulatedRuntime]):
+    """Emulated devices in the place of real ones, so that "gpu" and "gpu:1" are these."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int = 1, check: bool = False) -> None:
+        super().__init__(EmulatedRuntime(check=check, index=index) for index in range(count))
+        monkeypatch.setattr(kernels, "cupy_runtime", self._device)
+
+    def _device(self, index: int) -> EmulatedRuntime:
+        if index >= len(self):
+            raise DeviceError(f'there is no device "gpu:{index}"')
+        return self[index]
+
+
+@cache
+def why_no_gpu() -> str | None:
+    """What keeps tests from a GPU, or None where there is one; an error where there has to be one."""
+    try:
+        kernels.on("gpu")
+    except DeviceError as error:
+        if os.environ.get("RESNET_REF_NEEDS_GPU"):
+            raise
+        return str(error)
+    return None
