@@ -167,14 +167,14 @@ class Tier:
 
     def moving_average(self, moving: Array, batch: Array, decay: float) -> Array:
         """moving - (moving - batch) * (1 - decay), both [C]: TensorFlow's assign_moving_average."""
-        self._require_array("moving_average", "moving", moving)
+        self.dtype(self._require_array("moving_average", "moving", moving).dtype)
         self._expect("moving_average", batch=(batch, moving.shape))
         self._same_dtype("moving_average", moving, batch=batch)
         return self._kernels.moving_average(*map(self._ready, (moving, batch)), decay, **self._device_options)
 
     def unbiased(self, variance: Array, count: int) -> Array:
         """variance [C] * count / (count - 1): what TensorFlow feeds to moving_variance (for count 1: variance)."""
-        self._require_array("unbiased", "variance", variance)
+        self.dtype(self._require_array("unbiased", "variance", variance).dtype)
         return self._kernels.unbiased(self._ready(variance), count, **self._device_options)
 
     def max_pool2d(self, x: Array, rows: Window, cols: Window) -> Array:

@@ -231,17 +231,17 @@ def load_model(
 def _check_options(tier: Tier, precision: str, algorithm: str, isa: str | None) -> None:
     """DeviceError for what the device does not have."""
     if precision not in (known := PRECISIONS_OF[tier.device]):
-        having = [name for name, precisions in PRECISIONS_OF.items() if precision in precisions]
+        having = [f'device="{name}"' for name, precisions in PRECISIONS_OF.items() if precision in precisions]
         raise DeviceError(
-            f"device {tier.device!r} computes in {', '.join(known)}, not in {precision}; "
-            f"device={' or '.join(map(repr, having))} does"
+            f"device {tier.device!r} computes in {', '.join(known)}, not in {precision!r}; "
+            f"{' or '.join(having)} computes in {precision} too"
         )
-    known_algorithms = {"cpu": tuple(SIZES), "gpu": GPU_ALGORITHMS}.get(tier.device, ("auto",))
-    if algorithm not in known_algorithms or (isa is not None and tier.device != "cpu"):
-        raise DeviceError(
-            f'device {tier.device!r} takes algorithm {" or ".join(map(repr, known_algorithms))} and, but for "cpu", no '
-            f"isa; got algorithm={algorithm!r}, isa={isa!r}"
-        )
+    algorithms = {"cpu": tuple(SIZES), "gpu": GPU_ALGORITHMS}.get(tier.device, ("auto",))
+    if algorithm not in algorithms:
+        what = f"got {algorithm!r} on device {tier.device!r}"
+        raise DeviceError(f"algorithm must be one of {', '.join(algorithms)}; {what}")
+    if isa is not None and tier.device != "cpu":
+        raise DeviceError(f'isa is for device "cpu"; leave out isa={isa!r} on {tier.device!r}')
 
 
 def _model(weights: Weights, tier: Tier, precision: str, algorithm: str, isa: str | None) -> Model:

@@ -175,7 +175,7 @@ def test_the_last_image_of_a_batch_is_compared_with_the_definition(tiny_file: Pa
     right = np.concatenate([true.logits[:1], true.logits[:1], true.logits])
     good = Outputs(np.concatenate([true.result[:1], true.result[:1], true.result]), right)
     agreement.require_agreement({"a": good}, true)
-    wrong = good._replace(logits=right + np.array([[0], [0], [0], [0.1]]))
+    wrong = good._replace(logits=np.concatenate([right[:3], right[3:] + 0.1]))
     assert agreement.error(wrong, true) > 0.001
     with pytest.raises(errors.VerificationError, match="a and the float64 definition disagree"):
         agreement.require_agreement({"a": wrong}, true)
@@ -191,7 +191,9 @@ def test_fewer_bits_may_err_by_as_much_as_these_explain_and_no_more(precision: s
     true = outputs(1, 2, 3)
     near, far = (outputs(1, 2, 3 * (1 + times * bound)) for times in (0.9, 1.2))
     agreement.require_agreement({"a": near}, true, {"a": precision})
-    agreement.require_agreement({"a": near, "exact": true}, true, {"a": precision, "exact": "float32"})
+    precisions = {"a": precision, "exact": "float32"}
+    agreement.require_agreement({"a": near, "exact": true}, true, precisions)
+    agreement.require_agreement({"exact": true, "a": near}, true, precisions)
     with pytest.raises(errors.VerificationError, match="a and the float64 definition disagree"):
         agreement.require_agreement({"a": far, "exact": true}, true, {"a": precision})
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from resnet_ref import kernels, save_weights
 from resnet_ref.bench import agreement, serve
-from resnet_ref.bench.contenders import PEERS, Contender
+from resnet_ref.bench.contenders import GPU, PEERS, Contender
 from resnet_ref.bench.files import Files, _write
-from resnet_ref.bench.process import Outputs
+from resnet_ref.bench.process import Outputs, job_of
 from resnet_ref.kernels.geometry import Window
 from resnet_ref.network import Network
 from resnet_ref.random_weights import random_variables
@@ -74,23 +74,21 @@ ENGINES = [
     pytest.param("openvino", marks=pytest.mark.peers),
     pytest.param("pytorch", marks=pytest.mark.peers),
     pytest.param("tensorflow", marks=pytest.mark.oracle),
+    pytest.param("pytorch-gpu", marks=[pytest.mark.peers, pytest.mark.gpu]),
 ]
 
 
 def computed(folder: Path, network: dict[str, Any], size: tuple[int, int], name: str, batch: int) -> list[Outputs]:
     """What the peer computes, and the truth; by way of the files, and of the functions that its process calls."""
-    if name == "pytorch":
-        pytest.importorskip("torch", reason=ABSENT, exc_type=ImportError)
+    if name.startswith("pytorch"):
+        torch = pytest.importorskip("torch", reason=ABSENT, exc_type=ImportError)
+        if PEERS[name].device == GPU and not torch.cuda.is_available():
+            pytest.skip("this PyTorch has no CUDA")
     described = Network.from_json(network)
     save_weights(folder / "w.h5", random_variables(described.variables()), described)
     files = Files(folder, load_weights(folder / "w.h5"), size, DEVIATION)
-    contender = Contender(name, name)
-    job = {
-        "threads": 1,
-        "network": str(files.network_file(contender)),
-        "images": str(files.images_file(batch, PEERS[name].nchw)),
-        "logits": files.logits,
-    }
+    contender = Contender(name, name, {"device": PEERS[name].device})
+    job = job_of(contender, files, batch, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as in the processes: what engines warn of is their own affair
         _write(files.network_file(contender), files.weights.path, size)

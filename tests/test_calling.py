@@ -11,6 +11,7 @@ from variables import random_variables
 
 from resnet_ref import DeviceError, ShapeError, WeightsError, kernels, layers, resnet_utils, resnet_v1
 from resnet_ref.handle import Handle
+from resnet_ref.kernels.arrays import HostArrays
 from resnet_ref.network import Network
 from resnet_ref.resnet_utils import Block, resnet_arg_scope
 from resnet_ref.shapes import Shapes, Spec
@@ -267,6 +268,8 @@ class NoArithmetic:
     """A device on which any kernel is a failure of the test."""
 
     device = "cpu"
+    runtime = None
+    arrays = HostArrays(device)
 
     def dtype(self, dtype: Any) -> Any:
         return np.dtype(dtype)

@@ -1,5 +1,6 @@
 """The command line: what it prints, what it writes, and one line of stderr for whatever goes wrong."""
 
+import importlib
 import json
 import os
 from collections import Counter
@@ -12,13 +13,17 @@ import h5py
 import numpy as np
 import pytest
 from conftest import TINY, TINY_LABELS, Run
+from fake_cupy import FakeCupy
+from tiers import Gpus
 from variables import random_variables
 
-from resnet_ref import load_model, load_weights, save_weights
+from resnet_ref import fleet, load_model, load_weights, save_weights
+from resnet_ref.bench import machine
 from resnet_ref.images import read_image
 from resnet_ref.network import Network
 from resnet_ref.plan import planner
 
+devices = importlib.import_module("resnet_ref.cli.devices")
 COMMANDS = ("classify", "features", "convert", "summary", "record", "verify", "trace", "bench", "devices")
 
 
@@ -158,8 +163,42 @@ def test_features_holds_the_models_end_points_and_the_files_names(
             assert found.dtype == np.float32
             np.testing.assert_allclose(found[()], values[name], atol=1e-5 * float(np.abs(values[name]).max()))
         assert [name.decode() for name in file["files"]] == [str(photo) for photo in photos]
-        assert dict(file.attrs) == {"network": "resnet_v1", "scope": "tiny", "device": "cpu"}
+        ran = {"device": "cpu", "devices": 1, "precision": "float32"}
+        assert dict(file.attrs) == {"network": "resnet_v1", "scope": "tiny", **ran}
     assert os.listdir(tmp_path) == ["f.h5"]
+
+
+def test_results_name_the_precision_that_ran(run: Run, tiny_file: Path, photos: list[Path], tmp_path: Path) -> None:
+    line = (photos[0], "--weights", tiny_file, "--device", "definition")
+    for precision in ("float32", "float64"):
+        chosen = (*line, "--precision", precision)
+        (entry,) = json.loads(run("classify", *chosen, "--json")[1])
+        assert (entry["device"], entry["precision"]) == ("definition", precision)
+        said = run("classify", *chosen, "--top", 1)[1].splitlines()[2:]
+        assert said == ([] if precision == "float32" else ["computed in float64 on definition"])
+        assert run("features", *chosen, "-o", tmp_path / "f.h5")[0] == 0
+        with h5py.File(tmp_path / "f.h5") as file:
+            assert (file.attrs["device"], file.attrs["precision"]) == ("definition", precision)
+
+
+def test_two_gpus_write_the_features_that_one_writes(
+    run: Run, tiny_file: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Gpus(monkeypatch, 2)
+    monkeypatch.setattr(fleet, "device_count", lambda: 2)
+    found = {}
+    for device, count in (("gpu", 2), ("auto", 2), ("gpu:1", 1)):
+        output = tmp_path / f"{count}.h5"
+        line = ("features", *photos, *photos[:2], "-o", output, "--weights", tiny_file, "--batch-size", 2)
+        assert run(*line, "--device", device, "--precision", "tf32")[0] == 0
+        with h5py.File(output) as file:
+            ran = {"device": "gpu", "devices": count, "precision": "tf32"}
+            assert dict(file.attrs) == {"network": "resnet_v1", "scope": "tiny", **ran}
+            found[device] = file["global_pool"][()]
+    assert found["gpu"].shape == (5, 1, 1, 20)
+    assert found["gpu"].any(axis=(1, 2, 3)).all()
+    for values in found.values():
+        np.testing.assert_array_equal(values, found["gpu"])
 
 
 def test_features_default_is_the_global_pool(run: Run, tiny_file: Path, photos: list[Path], tmp_path: Path) -> None:
@@ -291,16 +330,36 @@ def test_summary_of_a_weights_file_has_its_own_image_size_and_parameters(run: Ru
     assert digits["size"] == [64, 64]
 
 
-def test_devices_lists_all_four_and_where_auto_leads(run: Run) -> None:
+def test_devices_lists_what_there_is_and_where_auto_leads(run: Run) -> None:
     status, out, err = run("devices", "--json")
     assert (status, err) == (0, "")
     found = {entry["device"]: entry for entry in json.loads(out)}
-    assert list(found) == ["definition", "cpu", "gpu", "auto"]
+    definition, cpu, *gpus, auto = found
+    assert (definition, cpu, auto) == ("definition", "cpu", "auto")
     assert found["definition"]["dtypes"] == ["float32", "float64"]
     assert found["cpu"]["threads"] == len(os.sched_getaffinity(0))
-    assert found["auto"]["what"] in ("takes cpu", "takes gpu")
-    assert all(entry["available"] for name, entry in found.items() if name != "gpu")
+    first = found[gpus[0]]
+    assert found["auto"]["what"].startswith("takes gpu:0" if first["available"] else f"takes cpu: {first['what']}")
+    assert all(found[name]["available"] for name in ("definition", "cpu", "auto"))
     assert [line.split()[0] for line in run("devices")[1].splitlines()] == list(found)
+
+
+def test_devices_lists_every_gpu_with_its_memory_and_versions(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    emulated = Gpus(monkeypatch, 2)
+    emulated[1].name = "other"
+    fake = FakeCupy(count=3, memory=5 << 30)
+    fake.__version__ = "14.2.0"  # type: ignore[attr-defined]
+    monkeypatch.setattr(machine, "cupy", lambda: fake)
+    monkeypatch.setattr(devices, "device_count", lambda: 3)
+    found = {entry["device"]: entry for entry in json.loads(run("devices", "--json")[1])}
+    assert list(found) == ["definition", "cpu", "gpu:0", "gpu:1", "gpu:2", "auto"]
+    for name, entry in zip(("emulated", "other"), (found["gpu:0"], found["gpu:1"]), strict=True):
+        assert entry["available"]
+        assert (entry["name"], entry["architecture"], entry["memory"]) == (name, "sm_90", 5 << 30)
+        assert f"{name}, sm_90, 5.0 GiB, float32, tf32x3, tf32 or bfloat16, driver " in entry["what"]
+        assert entry["what"].endswith("CuPy 14.2.0")
+    assert (found["gpu:2"]["available"], found["gpu:2"]["what"]) == (False, 'there is no device "gpu:2"')
+    assert found["auto"]["what"] == "takes gpu:0; classify and features take every gpu"
 
 
 NARROW = {

@@ -26,10 +26,10 @@ def process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[s
 
 
 def test_the_real_script_runs_and_ends_with_the_right_status(tiny_file: Path, photos: list[Path]) -> None:
-    done = process("classify", photos[0], "--weights", tiny_file, "--json")
+    done = process("classify", photos[0], "--weights", tiny_file, "--json", "--device", "cpu")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)[0]["file"] == str(photos[0])
-    failed = process("classify", "no such.png", "--weights", tiny_file)
+    failed = process("classify", "no such.png", "--weights", tiny_file, "--device", "cpu")
     assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (2, "", 1)
 
 
@@ -59,7 +59,7 @@ def test_a_file_name_that_is_no_text_is_taken_all_the_same(
     with open(odd, "wb") as file:
         file.write(photos[0].read_bytes())
     output = ["-o", str(tmp_path / "f.h5")] if command == "features" else []
-    line: list[Any] = [SCRIPT, command, odd, "--weights", tiny_file, *output]
+    line: list[Any] = [SCRIPT, command, odd, "--weights", tiny_file, "--device", "cpu", *output]
     done = subprocess.run(line, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
 

@@ -5,11 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from cuda_on_cpu.compile import EmulatorError
-from cuda_on_cpu.memory import DeviceArray
 from cuda_on_cpu.runtime import EmulatedRuntime
 from numpy.typing import NDArray
 
-from resnet_ref.errors import DeviceError
 from resnet_ref.kernels.cuda.launch import Launch
 
 Array = NDArray[Any]
@@ -60,9 +58,12 @@ MEMORY = {
     "the write to an array of constants": ("((float *)x)[i] = 0;", "write to parameter 0.* const"),
     "the read of memory never written": ("y[i] = y[i] + 1;", "uninitialised global"),
     "an index outside of a local array": ("float a[4]; a[t] = 1; y[i] = a[t & 3];", "index 4 is outside"),
-    "an index outside of a row": ("__shared__ float s[64][4]; s[t][t] = 1; y[i] = s[t][0];", "index 4 is outside"),
+    "an index outside of a row": (
+        "__shared__ float s[64][4]; s[t][0] = 1; s[t][t] = 1; y[i] = s[t][0];",
+        "index 4 is outside",
+    ),
     "a division by zero": ("y[i] = 7 / (t - 5);", "thread 5: division by zero"),
-    "the write to another variable of the file": ("count = t;", "variable of the file"),
+    "the write to another variable of the file": ("y[i] = count++;", "variable of the file"),
 }
 SHARED = "__shared__ float s[64]; "
 RACES = {
@@ -75,7 +76,7 @@ RACES = {
         "uninitialised",
     ),
     "a read before the barrier": ("s[t] = x[i]; if (t) y[i] = s[t - 1];", "race|uninitialised"),
-    "a write before others have read": ("s[t] = 1; __syncthreads(); y[i] = s[t ^ 1]; s[t] = 2;", "race: write"),
+    "a write before others have read": ("s[t] = 1; __syncthreads(); y[i] = s[t ^ 1]; s[t] = 2;", "race"),
     "a write that only one of many reads precedes": (
         "s[t] = 1; __syncthreads(); y[i] = s[0]; __syncwarp(); if (t == 0) s[0] = 2;",
         "race",
@@ -84,7 +85,7 @@ RACES = {
         "s[t] = 1; __syncthreads(); y[i] = s[t / 32 * 32]; if (t % 32 == 31) s[t - 31] = 2;",
         "race",
     ),
-    "two writes of one word": ("s[t / 2] = x[i];", "race: write .* written"),
+    "two writes of one word": ("s[t / 2] = x[i]; __syncthreads(); y[i] = s[t / 2];", "race: write .* written"),
     "a shuffle in place of a warp's barrier": (
         "s[t] = x[i]; __shfl_sync(0xffffffff, 0, 0); y[i] = s[t ^ 1];",
         "race|uninitialised",
@@ -214,8 +215,8 @@ def test_a_blocks_sum_is_right_in_both_modes_and_every_order(how: str, check: bo
     np.testing.assert_array_equal(y, np.repeat([63 * 32, 63 * 32 + 64 * 64], BLOCK))
 
 
-def test_a_local_variable_that_nobody_has_set_is_no_plausible_number() -> None:
-    y = run(kernel("float v; if (n < 0) v = 1; y[i] = v;"), EmulatedRuntime())
+def test_a_local_array_that_nobody_has_filled_holds_no_plausible_number() -> None:
+    y = run(kernel("float v[4]; if (n < 0) v[t & 3] = 1; y[i] = v[t & 3];"), EmulatedRuntime())
     assert (abs(y) > 1e38).all()
 
 

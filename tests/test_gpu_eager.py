@@ -81,7 +81,7 @@ def test_outputs_collections_receives_arrays_of_the_images_kind(gpu: Any) -> Non
 def test_an_array_of_another_device_is_refused_wherever_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = Gpus(monkeypatch, 2)
     elsewhere = second.upload(IMAGES)
-    with pytest.raises(ShapeError, match="on device .*, got one on another device; copy it over"):
+    with pytest.raises(ShapeError, match=r"on device .*, got one on another device; copy it over"):
         resnet_v1.resnet_v1(elsewhere, **CALL, is_training=False, weights=VARIABLES, device="gpu")
     net, _ = resnet_v1.resnet_v1(elsewhere, **CALL, is_training=False, weights=VARIABLES, device="gpu:1")
     assert net.device == 1

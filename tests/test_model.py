@@ -244,7 +244,7 @@ def test_threads_that_share_a_model_get_the_numbers_that_one_thread_gets(tiny_fi
         ({"device": "gpu"}, "gpu"),
         (
             {"precision": "float16"},
-            "must be one of float32, float64, bfloat16, bf16x3, bf16x6; got 'float16'",
+            "must be one of float32, float64, bfloat16, bf16x3, bf16x6, tf32x3, tf32; got 'float16'",
         ),
         ({"precision": np.float32}, "precision must be one of"),
         ({"device": "cpu", "precision": "float64"}, '"definition" computes in float64 too'),

@@ -292,8 +292,8 @@ def test_a_plan_that_tables_cannot_address_is_refused(tiny_variables: Weights, m
         ({"precision": "float16"}, "precision must be one of float32, float64"),
         ({"precision": None}, "precision must be one of float32, float64"),
         ({"device": "cpu", "precision": "float64"}, '"definition" computes in float64 too'),
-        ({"device": "definition", "algorithm": "direct"}, 'are for device "cpu"'),
-        ({"device": "definition", "isa": "plain"}, 'are for device "cpu"'),
+        ({"device": "definition", "algorithm": "direct"}, "must be one of auto; got 'direct' on device 'definition'"),
+        ({"device": "definition", "isa": "plain"}, 'isa is for device "cpu"'),
     ],
 )
 def test_an_option_there_is_not_is_an_error_that_lists_what_there_is(options: dict[str, Any], said: str) -> None:

@@ -38,12 +38,12 @@ __device__ __forceinline__ float finished(float sum, int row, int n, const Epilo
     return clamp(sum, epilogue.low, epilogue.high);
 }
 
-__device__ __forceinline__ float4 plus(const float4 &a, const float4 &b)
+__device__ __forceinline__ float4 plus(float4 a, float4 b)
 {
     return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
 }
 
-__device__ __forceinline__ float4 clamp(const float4 &v, float low, float high)
+__device__ __forceinline__ float4 clamp(float4 v, float low, float high)
 {
     return make_float4(clamp(v.x, low, high), clamp(v.y, low, high), clamp(v.z, low, high), clamp(v.w, low, high));
 }

@@ -26,6 +26,7 @@
 #define WARPS_ACROSS (BN / TN / 8)
 
 static_assert(TM % 4 == 0 && TN % 4 == 0 && (BM / TM) % 4 == 0 && (BN / TN) % 8 == 0, "a warp is 4 x 8 threads");
+static_assert(LDA % 4 == 0, "every four rows of A begin at a multiple of 16 bytes");
 static_assert(BK % 8 == 0 && A_FOURS * THREADS * 4 == BM * BK, "whole loads of A");
 static_assert(A_FOURS == 1 || BK == 8, "all loads of A by a thread are of one column");
 static_assert(THREADS % BK == 0 && BM % (THREADS / BK) == 0, "whole loads of A, one by one");
@@ -137,7 +138,7 @@ struct Loader {
 __device__ __forceinline__ int row_four(int four, int ty) { return four * (BM / (TM / 4)) + ty * 4; }
 __device__ __forceinline__ int column_four(int four, int tx) { return four * (BN / (TN / 4)) + tx * 4; }
 
-__device__ __forceinline__ void spread(float *to, const float4 &four)
+__device__ __forceinline__ void spread(float *to, float4 four)
 {
     to[0] = four.x;
     to[1] = four.y;

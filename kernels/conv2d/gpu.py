@@ -129,11 +129,11 @@ def source_of(way: Way, c: int, f: int, rows: Window, cols: Window) -> Source:
     is_point = all(axis.size == 1 and axis.before == axis.after == 0 for axis in (rows, cols))
     defines = {"KVEC": int(c % 4 == 0), "NVEC": int(f % 4 == 0), "POINT": int(is_point)}
     defines |= {"BM": tile.bm, "BN": tile.bn, "BK": tile.bk}
-    if way.precision != FLOAT32:
-        return source("conv2d/tensor_cores.cu", **defines, **{way.precision.upper(): 1})
     # Loads one by one take registers, which only fewer blocks leave.
-    least = tile.blocks if c % 4 == f % 4 == 0 else 1
-    return source("conv2d/gpu.cu", **defines, TM=tile.tm, TN=tile.tn, MIN_BLOCKS=least)
+    defines["MIN_BLOCKS"] = tile.blocks if c % 4 == f % 4 == 0 else 1
+    if way.precision == FLOAT32:
+        return source("conv2d/gpu.cu", **defines, TM=tile.tm, TN=tile.tn)
+    return source("conv2d/tensor_cores.cu", **defines, WM=tile.tm, WN=tile.tn, **{way.precision.upper(): 1})
 
 
 def _taps(rows: Window, cols: Window) -> tuple[int, ...]:

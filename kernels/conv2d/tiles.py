@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from resnet_ref.kernels.cuda.launch import ADDRESSABLE
 
-FLOAT32 = "float32"
+FLOAT32, TF32X3, TF32, BFLOAT16 = "float32", "tf32x3", "tf32", "bfloat16"
 MULTIPLIERS = 128  # of float32 in a multiprocessor
 WARPS_TO_HIDE = 8  # that a multiprocessor needs to work without waiting for memory
 LATENCY_SHARE = 0.9  # of the time, that it waits with hardly any
@@ -25,7 +25,7 @@ SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 
 
 class Tile(NamedTuple):
-    """A block computes bm x bn outputs in steps of bk, a thread tm x tn of them (0 on tensor cores: a warp does).
+    """A block computes bm x bn outputs in steps of bk, a thread tm x tn of them (on tensor cores a warp).
 
     blocks: that fit on a multiprocessor. share: of its multipliers' time that goes into products, not into loads and
     addresses. speed: of the multipliers, in float32's.
@@ -47,13 +47,30 @@ class Tile(NamedTuple):
         return f"{self.bm}x{self.bn}"
 
 
-# Blocks: by the registers that NVRTC reports for sm_90. Shares: of multiply-adds among the instructions of the loop.
+# Blocks: by the registers that NVRTC reports for sm_90. Shares: of multiply-adds among the instructions of the loop; on
+# tensor cores a warp's products, 512 a cycle, beside its reads of 32 words a cycle, as if these never went on at once.
+# Speeds on tensor cores: of the data sheet of an A100.
 TILES = {
     FLOAT32: (
         Tile(128, 128, 8, 8, 8, 256, 2, 0.80),
         Tile(128, 64, 8, 8, 8, 128, 3, 0.78),
         Tile(64, 64, 8, 8, 4, 128, 4, 0.68),
         Tile(32, 64, 16, 4, 4, 128, 5, 0.64),
+    ),
+    TF32X3: (
+        Tile(128, 128, 8, 64, 32, 256, 2, 0.67, 8 / 3),
+        Tile(128, 64, 8, 64, 32, 128, 2, 0.67, 8 / 3),
+        Tile(64, 64, 8, 32, 32, 128, 4, 0.60, 8 / 3),
+    ),
+    TF32: (
+        Tile(128, 128, 16, 64, 32, 256, 2, 0.57, 8.0),
+        Tile(128, 64, 16, 64, 32, 128, 3, 0.57, 8.0),
+        Tile(64, 64, 16, 32, 32, 128, 4, 0.50, 8.0),
+    ),
+    BFLOAT16: (
+        Tile(128, 128, 16, 64, 32, 256, 2, 0.57, 16.0),
+        Tile(128, 64, 16, 64, 32, 128, 3, 0.57, 16.0),
+        Tile(64, 64, 32, 32, 32, 128, 4, 0.50, 16.0),
     ),
 }
 PRECISIONS = tuple(TILES)

@@ -94,7 +94,10 @@ class Launch(NamedTuple):
 
 
 def int32(*values: int) -> tuple[np.int32, ...]:
-    """Whole numbers as `int` parameters."""
+    """Whole numbers as `int` parameters; DeviceError for one that is none."""
+    for value in values:
+        if abs(value) > ADDRESSABLE:
+            raise DeviceError(f"{value} is more than the {ADDRESSABLE} that a gpu kernel counts to; give fewer images")
     return tuple(map(np.int32, values))
 
 

@@ -1,6 +1,9 @@
 // What a device does at best, against which kernels are measured: multiply-adds on registers alone, and a copy.
 
-// y[thread] = the sum of CHAINS sums, each started at its number and advanced rounds * STEPS times by s = s * factor + term.
+// y[thread] = the sum of CHAINS sums, each started at its own number and advanced rounds * STEPS times by
+//
+//     s = s * factor + term
+//
 // A multiply-add waits for the one before it in its chain; CHAINS independent ones a thread, and the warps beside it,
 // keep the units busy all the same. With factor = term = 1 every number is whole, so that the result counts the
 // multiply-adds that were done; they are parameters, so that the compiler cannot know.

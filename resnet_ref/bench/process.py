@@ -78,16 +78,10 @@ class Process:
         return answer
 
 
-@contextmanager
-def running(
-    contender: Contender, files: Files, batch: int, threads: int, environment: Mapping[str, str] | None = None
-) -> Iterator[Process]:
-    """A contender's process, ended with the block. environment: variables to set beside this process' own.
-
-    BenchError with what the contender said where it cannot load the network or answer.
-    """
+def job_of(contender: Contender, files: Files, batch: int, threads: int) -> dict[str, Any]:
+    """What a contender's process is told to do (see serve.py)."""
     nchw = not contender.is_ours and PEERS[contender.engine].nchw
-    job = {
+    return {
         "engine": contender.engine,
         "threads": threads,
         "network": os.fspath(files.network_file(contender).absolute()),
@@ -97,6 +91,17 @@ def running(
         "from_host": contender.from_host,
         "root": os.fspath(Path(resnet_ref.__file__).absolute().parents[1]),
     }
+
+
+@contextmanager
+def running(
+    contender: Contender, files: Files, batch: int, threads: int, environment: Mapping[str, str] | None = None
+) -> Iterator[Process]:
+    """A contender's process, ended with the block. environment: variables to set beside this process' own.
+
+    BenchError with what the contender said where it cannot load the network or answer.
+    """
+    job = job_of(contender, files, batch, threads)
     log = files.folder / f"{contender.engine}.log"
     # -P: the folder of serve.py stays off the path, where its neighbours' names could stand for others' modules.
     command = [sys.executable, "-P", "-W", "ignore", os.fspath(_SERVE), json.dumps(job)]

@@ -7,8 +7,8 @@ from functools import cache
 
 _ASK = """
 import json, torch
-if torch.cuda.is_available():
-    print(json.dumps({"torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}))
+about = {"torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+print(json.dumps(about if torch.cuda.is_available() else None))
 """
 
 
@@ -16,6 +16,4 @@ if torch.cuda.is_available():
 def torch_cuda() -> dict[str, str | int] | None:
     """Versions of the installed PyTorch, its CUDA and its cuDNN; None where it cannot use a GPU."""
     asked = subprocess.run([sys.executable, "-W", "ignore", "-c", _ASK], capture_output=True, text=True, check=False)
-    lines = asked.stdout.splitlines()
-    found: dict[str, str | int] | None = json.loads(lines[-1]) if asked.returncode == 0 and lines else None
-    return found
+    return json.loads(asked.stdout.splitlines()[-1]) if asked.returncode == 0 else None

@@ -5,11 +5,12 @@ from typing import Any
 import click
 import numpy as np
 
-from resnet_ref.batches import batches
+from resnet_ref.batches import computed
 from resnet_ref.cli.options import as_json, echo_error, echo_json, model_options, printable, progress_bar
 from resnet_ref.errors import ImageError, WeightsError
+from resnet_ref.fleet import open_fleet
 from resnet_ref.images import find_images
-from resnet_ref.model import Model, load_model
+from resnet_ref.model import Model
 
 
 @click.command(short_help="Name the likeliest classes of images.")
@@ -21,6 +22,7 @@ def classify(
     images: tuple[str, ...],
     weights: str | None,
     device: str,
+    precision: str,
     threads: int | None,
     batch_size: int,
     top: int,
@@ -28,22 +30,25 @@ def classify(
 ) -> int:
     """Classify images, or every image in a folder: the likeliest classes and their probabilities.
 
-    A file that cannot be read is reported and left out; the exit status is then 2.
+    A file that cannot be read is reported and left out; the exit status is then 2. A last line names the precision
+    and the device where it is not float32; with --json each entry names both.
 
     \b
     resnet-ref classify digit.png
     resnet-ref classify photos/ --weights resnet_v1_50.h5 --top 5 --json
     """
     files = find_images(images)
-    model = load_model(weights, device=device, threads=threads)
+    fleet = open_fleet(weights, device, precision, threads)
+    model = fleet.model
     if model.network.num_classes is None:
         raise WeightsError(f"{model.weights.path} has no logits, so it names no class; use `resnet-ref features`")
     failed: list[ImageError] = []
+    ran = {"device": model.tier.device, "precision": model.precision}
     results: list[dict[str, Any]] = []
     with progress_bar(len(files), "classifying") as bar:
-        for names, batch in batches(model, files, batch_size, failed.append):
-            for name, row in zip(names, model(batch), strict=True):
-                results.append({"file": str(name), "predictions": likeliest(model, row, top)})
+        for names, probabilities in computed(fleet, files, batch_size, failed.append):
+            for name, row in zip(names, probabilities, strict=True):
+                results.append({"file": str(name), "predictions": likeliest(model, row, top), **ran})
             bar.update(len(names))
     if as_json:
         echo_json(results)
@@ -52,6 +57,8 @@ def classify(
             click.echo(printable(result["file"]))
             for found in result["predictions"]:
                 click.echo(f"  {100 * found['probability']:6.2f} %  {found['label']}")
+        if results and model.precision != "float32":
+            click.echo(f"computed in {model.precision} on {model.tier.device}")
     for error in failed:
         echo_error(str(error))
     return 2 if failed else 0

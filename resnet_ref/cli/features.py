@@ -4,11 +4,11 @@ import click
 import h5py
 import numpy as np
 
-from resnet_ref.batches import batches
+from resnet_ref.batches import computed
 from resnet_ref.cli.options import as_json, echo_json, model_options, progress_bar
 from resnet_ref.errors import ImageError
+from resnet_ref.fleet import open_fleet
 from resnet_ref.images import find_images
-from resnet_ref.model import load_model
 from resnet_ref.weights.atomic import require_another
 from resnet_ref.weights.hdf5 import creating
 
@@ -28,6 +28,7 @@ def features(
     end_points: tuple[str, ...],
     weights: str | None,
     device: str,
+    precision: str,
     threads: int | None,
     batch_size: int,
     as_json: bool,
@@ -35,14 +36,16 @@ def features(
     """Compute end points of images, or of every image in a folder, and write them to an HDF5 file.
 
     The file holds one float32 dataset [images, H, W, C] per end point, under its name with dots for slashes, and
-    `files`, the images' names in the same order. It is written whole or not at all.
+    `files`, the images' names in the same order; its attributes name the network, the device, how many of them, and the
+    precision. It is written whole or not at all.
 
     \b
     resnet-ref features photos/ -o features.h5 --weights resnet_v1_50.h5
     resnet-ref features a.png b.png -o f.h5 --end-point resnet_v1_50/block3 --end-point global_pool
     """
     files = find_images(images)
-    model = load_model(weights, device=device, threads=threads)
+    fleet = open_fleet(weights, device, precision, threads)
+    model = fleet.model
     require_another(output, [*files, model.weights.path])
     shapes = {}
     done = 0
@@ -50,8 +53,7 @@ def features(
         creating(output) as store,
         progress_bar(len(files), "computing") as bar,
     ):
-        for names, batch in batches(model, files, batch_size, _stop):
-            _, values = model(batch, end_points=end_points)
+        for names, (_, values) in computed(fleet, files, batch_size, _stop, end_points):
             for name, value in values.items():
                 key = name.replace("/", ".")  # HDF5 has no dataset inside another, as block1/unit_1 is inside block1
                 if key not in store:
@@ -63,7 +65,8 @@ def features(
         read = [str(file).encode("utf-8", "backslashreplace") for file in files]
         store["files"] = np.array(read, dtype=h5py.string_dtype())
         network = {"network": model.network.function, "scope": model.network.scope}
-        store.attrs.update({**network, "device": model.tier.device})
+        ran = {"device": model.tier.device, "devices": len(fleet.models), "precision": model.precision}
+        store.attrs.update({**network, **ran})
     if as_json:
         echo_json({"output": output, "images": len(files), "end_points": shapes})
     else:

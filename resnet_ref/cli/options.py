@@ -12,6 +12,7 @@ import click
 from resnet_ref.errors import WeightsError
 from resnet_ref.kernels import DEVICES
 from resnet_ref.labels import read_labels
+from resnet_ref.model import PRECISIONS
 from resnet_ref.resnet_v1 import UNITS
 from resnet_ref.tables import columns
 
@@ -20,11 +21,25 @@ Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON for a machine to read.")
 
 
+class Device(click.Choice[str]):
+    """What kernels.on takes; it is what refuses a wrong number after "gpu:"."""
+
+    def __init__(self) -> None:
+        super().__init__([*DEVICES, "gpu:N"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The device's name."""
+        return value if str(value).startswith("gpu:") else super().convert(value, param, ctx)
+
+
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What load_model takes, and the batch size."""
+    """What open_fleet takes, and the batch size."""
+    all_gpus = "auto: the gpu where there is one, else the cpu. Of several gpus all are used, or gpu:N alone, from 0."
+    tensor = "float64: the definition alone. The rest but float32: a gpu's tensor cores, or those of a cpu (AMX)."
     options: list[Option] = [
         click.option("--weights", metavar="FILE", help="A weights file; without it, the shipped digits network."),
-        click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),
+        click.option("--device", type=Device(), default="auto", show_default=True, help=all_gpus),
+        click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True, help=tensor),
         click.option("--threads", type=click.IntRange(1, 1024), help="Of the cpu; all there are if not given."),
         click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images at a time."),
     ]

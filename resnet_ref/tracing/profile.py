@@ -130,6 +130,7 @@ class _Timed:
 
     def __init__(self, tier: Tier) -> None:
         self.tier = tier
+        self.arrays = tier.arrays
         self.scope = ""
         self.calls: list[Call] = []
         self.began = time.perf_counter()

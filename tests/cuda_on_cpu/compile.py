@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 FOLDER = Path(__file__).parent
 # The checker's own calls are in machine.cpp, which is compiled without these.
 MODES = {
-    # A variable that nobody has set holds -1.7e38, not what happens to lie there.
+    # A local array that nobody has filled holds -1.7e38, not what happens to lie there.
     True: (
         *("-O1", "-g1", "-DEMU_CHECK", "-fsanitize=thread,bounds,integer-divide-by-zero"),
         "-ftrivial-auto-var-init=pattern",

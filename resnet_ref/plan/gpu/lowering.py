@@ -19,12 +19,11 @@ from resnet_ref.kernels.vector.step import Buffer
 from resnet_ref.plan.arena import lay_out
 from resnet_ref.plan.fusing import Fused, fused, value_of
 from resnet_ref.plan.gpu.choice import Choose, Convolution
-from resnet_ref.plan.gpu.room import NoRoom
+from resnet_ref.plan.gpu.room import FLOAT, NoRoomError
 from resnet_ref.plan.gpu.weights import DeviceWeights
 from resnet_ref.plan.plan import Describe, named_outputs
 from resnet_ref.shapes import Shapes, Spec
 
-FLOAT = 4
 ALIGNMENT = 256  # bytes, as cudaMalloc's
 BOUND = 6.0  # of slim's bounded activations
 
@@ -56,7 +55,7 @@ class Value:
 class Lowering:
     """Steps for images [N, H, W, C]; between them, `images` and the `outputs` by name, they need `nbytes`.
 
-    NoRoom where a value has more elements than a kernel indexes.
+    NoRoomError where a value has more elements than a kernel indexes.
     """
 
     def __init__(
@@ -111,7 +110,8 @@ class Lowering:
 
         def run(runtime: Runtime, view: View) -> None:
             arrays = [view(buffer, spec.shape) for buffer, spec in zip(reads, layer.inputs, strict=True)]
-            epilogue = Epilogue(bias, *(arrays[1:] or [None]), layer.residual_stride, layer.activation, bound)
+            residual = arrays[1] if layer.residual is not None else None
+            epilogue = Epilogue(bias, residual, layer.residual_stride, layer.activation, bound)
             sums = view(workspace, (size,)) if size else None
             conv2d_into(runtime, arrays[0], w, rows, cols, epilogue, view(writes[0], y.shape), way, sums)
 
@@ -128,13 +128,11 @@ def _subsample(factor: int, runtime: Runtime, x: Array, y: Array) -> None:
     subsample_into(runtime, x, factor, y)
 
 
-def _add(
-    activation: str | None, bound: float, runtime: Runtime, shortcut: Array, residual: Array, y: Array
-) -> None:
+def _add(activation: str | None, bound: float, runtime: Runtime, shortcut: Array, residual: Array, y: Array) -> None:
     add_into(runtime, shortcut, residual, activation, bound, y)
 
 
 def _require_addressable(specs: Sequence[Spec]) -> None:
     largest = max(spec.size for spec in specs)
     if largest > ADDRESSABLE:
-        raise NoRoom("a value has more numbers than a gpu kernel indexes", largest, ADDRESSABLE)
+        raise NoRoomError("a value has more numbers than a gpu kernel indexes", largest, ADDRESSABLE)

@@ -1,6 +1,6 @@
 """A network for one shape of images, ready to run: a program, captured as a graph, and memory for what it is given."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 
@@ -8,26 +8,22 @@ import numpy as np
 
 from resnet_ref.errors import DeviceError
 from resnet_ref.kernels.arrays import Array
-from resnet_ref.kernels.cuda.runtime import Event, HostArray, Runtime
+from resnet_ref.kernels.cuda.runtime import Event, Graph, HostArray, Runtime
 from resnet_ref.kernels.subsample.gpu import subsample_into
 from resnet_ref.plan.gpu.lowering import Lowering
 from resnet_ref.plan.gpu.program import GpuProgram
 
 
 class GpuPlan:
-    """Runs a network on images [N, H, W, C] of one shape, one batch at a time. `shapes`: the outputs', by name."""
+    """Runs a network on images [N, H, W, C] of one shape, one batch at a time."""
 
     def __init__(self, runtime: Runtime, lowered: Lowering) -> None:
         self._runtime = runtime
         self.program = GpuProgram(runtime, lowered)
-        self.shapes = {name: value.shape for name, value in lowered.outputs.items()}
-        self._images = self.program.view(lowered.images.buffer, lowered.images.shape)
+        self._images = self.program.images
         self._outputs = {n: self.program.view(value.buffer, value.shape) for n, value in lowered.outputs.items()}
         self._stream = runtime.stream()
-        with self._working():
-            self.program.run()
-            self._stream.synchronize()
-        self._graph = runtime.capture(self.program.run)
+        self._graph: Graph | None = None
 
     def __call__(self, images: HostArray) -> dict[str, HostArray]:
         """The outputs for images in float32."""
@@ -37,38 +33,36 @@ class GpuPlan:
         """Begins with a batch, once the one before it is waited for. `images` may change afterwards."""
         given, outputs = self._pinned
         np.copyto(given, images)
-        with self._working():
+        with _finishing(self._stream.synchronize), self._stream:
             self._runtime.copy_in(given, self._images)
-            self._graph.launch()
+            self._run()
             for name, output in self._outputs.items():
                 self._runtime.copy_out(output, outputs[name])
             return Ticket(self._stream.record(), outputs)
 
     def run_there(self, images: Array, outputs: Mapping[str, Array]) -> None:
         """Device arrays into device arrays, in the current stream; returns when it is done."""
-        _copy(self._runtime, images, self._images)
-        self._graph.launch()
-        for name, output in self._outputs.items():
-            _copy(self._runtime, output, outputs[name])
+        with _finishing(self.program.wait):
+            _copy(self._runtime, images, self._images)
+            self._run()
+            for name, output in self._outputs.items():
+                _copy(self._runtime, output, outputs[name])
         self.program.wait()  # before another stream uses this memory
+
+    def _run(self) -> None:
+        """The program in the current stream: from its graph, once it has run and its kernels are loaded."""
+        if self._graph is None:
+            self.program.run()
+            self._graph = self._runtime.capture(self.program.run)
+        else:
+            self._graph.launch()
 
     @cached_property
     def _pinned(self) -> tuple[HostArray, dict[str, HostArray]]:
         """Where the images and the outputs lie on the host while they are copied."""
         new = self._runtime.pinned
-        outputs = {name: new(shape, np.float32) for name, shape in self.shapes.items()}
+        outputs = {name: new(output.shape, np.float32) for name, output in self._outputs.items()}
         return new(self._images.shape, np.float32), outputs
-
-    @contextmanager
-    def _working(self) -> Iterator[None]:
-        """In the plan's stream; where something fails, nothing is left running."""
-        try:
-            with self._stream:
-                yield
-        except BaseException:
-            with suppress(DeviceError):
-                self._stream.synchronize()
-            raise
 
 
 class Ticket:
@@ -91,3 +85,14 @@ def _copy(runtime: Runtime, x: Array, y: Array) -> None:
     """y = x, by a kernel of ours."""
     pixels = (-1, 1, 1, x.shape[-1])
     subsample_into(runtime, x.reshape(pixels), 1, y.reshape(pixels))
+
+
+@contextmanager
+def _finishing(wait: Callable[[], None]) -> Iterator[None]:
+    """Where something fails, nothing is left running in memory that is then freed."""
+    try:
+        yield
+    except BaseException:
+        with suppress(DeviceError):
+            wait()
+        raise

@@ -3,14 +3,14 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from threading import Condition, RLock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from resnet_ref.errors import DeviceError
 from resnet_ref.kernels.cuda.runtime import HostArray, Runtime
 from resnet_ref.plan.gpu.plan import GpuPlan, Ticket
-from resnet_ref.plan.gpu.room import NoRoom
+from resnet_ref.plan.gpu.room import NoRoomError
 
 MOST_PLANS = 8  # that are kept for later
 Key = tuple[tuple[int, ...], tuple[str, ...]]  # shape of images, outputs
@@ -18,35 +18,29 @@ T = TypeVar("T")
 
 
 class Plans:
-    """Of one planner, for all its threads. Whoever takes or makes a plan gives it back, or drops it."""
+    """Of one planner, for all its threads. Whoever makes a plan gives it back, or drops it."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._idle: OrderedDict[int, tuple[Key, GpuPlan]] = OrderedDict()  # the least recently used first
+        self._idle: OrderedDict[int, tuple[Key, Any]] = OrderedDict()  # plans, the least recently used first
         self._flights: list[Flight] = []
         self._at_work = 0
         self._most_bytes = 0  # of the idle ones, but for the last
         self._changed = Condition()
 
-    def take(self, key: Key) -> GpuPlan | None:
-        """An idle plan."""
-        with self._changed:
-            for number, (known, plan) in self._idle.items():
-                if known == key:
-                    del self._idle[number]
-                    self._at_work += 1
-                    return plan
-        return None
-
-    def make(self, build: Callable[[], T]) -> T:
-        """What `build` returns, which takes memory: if there is too little, others' is freed, or waited for."""
+    def make(self, build: Callable[[], T], key: Key | None = None) -> T:
+        """An idle plan of that key, or what `build` returns, which takes memory: where there is too little, that of
+        others is freed, or waited for."""
         while True:
             with self._changed:
                 self._at_work += 1
+                found = next((number for number, (known, _) in self._idle.items() if known == key), None)
+                if found is not None:
+                    return self._idle.pop(found)[1]
             try:
                 free = self._runtime.free_bytes()
                 made = build()
-            except NoRoom:
+            except NoRoomError:
                 self.drop()
                 if not self._make_room():
                     raise
@@ -67,13 +61,13 @@ class Plans:
         self.drop()
 
     def drop(self) -> None:
-        """One that was taken or made is at work no more, and has given its memory back."""
+        """What was made is at work no more, and has given its memory back."""
         with self._changed:
             self._at_work -= 1
             self._changed.notify_all()
 
     def fly(self, key: Key, plan: GpuPlan, images: HostArray, outputs: dict[str, HostArray]) -> "Flight":
-        """Sends a plan that was taken or made to work on images; it comes back by itself when it lands."""
+        """Sends a plan that was made to work on images; it comes back by itself when it lands."""
         try:
             ticket = plan.submit(images)
         except BaseException:

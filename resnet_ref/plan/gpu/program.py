@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import cast
 
 import numpy as np
 
-from resnet_ref.errors import DeviceError
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.cuda.launch import Launch
 from resnet_ref.kernels.cuda.runtime import Graph, Runtime
 from resnet_ref.kernels.vector.step import Buffer
-from resnet_ref.plan.gpu.lowering import FLOAT, Lowering, Step
-from resnet_ref.plan.gpu.room import NoRoom
+from resnet_ref.plan.gpu.lowering import Lowering, Step
+from resnet_ref.plan.gpu.room import FLOAT, allocated
 
-USABLE = 15 / 16  # of the memory that is free: the rest is for results, kernels' code and graphs
 REPEATS = 5  # of a step that is timed, so that the time before its launch hardly counts
 
 
@@ -61,12 +59,14 @@ class Launched:
 class GpuProgram:
     """Runs its steps, in whatever stream is current; between runs its memory is nobody's but the caller's.
 
-    NoRoom where the device has too little memory.
+    NoRoomError where the device has too little memory.
     """
 
     def __init__(self, runtime: Runtime, lowered: Lowering) -> None:
         self.runtime = runtime
-        self._arena = _allocated(runtime, lowered.nbytes)
+        self._arena = allocated(runtime, (lowered.nbytes // FLOAT,))
+        self.wait()  # for what this stream still does in memory that it had before; other streams do not
+        self.images = self.view(lowered.images.buffer, lowered.images.shape)
         self.steps = tuple(Launched(step, self._launches(step)) for step in lowered.steps)
 
     def _launches(self, step: Step) -> Sequence[Launch]:
@@ -84,11 +84,6 @@ class GpuProgram:
         """Bytes of memory besides the weights."""
         return self._arena.nbytes
 
-    @property
-    def machine(self) -> str:
-        """The device, for a reader."""
-        return f"{self.runtime.name}, {self.runtime.architecture}"
-
     def run(self) -> None:
         """From what the images' memory holds to what the outputs' then holds; does not wait for it."""
         for step in self.steps:
@@ -105,8 +100,12 @@ class GpuProgram:
     @cached_property
     def _timed(self) -> Sequence[Graph]:
         """Each step some times over: from a graph launches follow each other without delay."""
+        images = self.runtime.pinned(self.images.shape, np.float32)
+        images[...] = np.random.default_rng(0).standard_normal(images.shape)  # a device is faster on zeros
+        self.runtime.copy_in(images, self.images)
         self.run()  # what is captured must have run before
-        return [self.runtime.capture(lambda step=step: self._repeat(step)) for step in self.steps]
+        self.wait()
+        return [self.runtime.capture(partial(self._repeat, step)) for step in self.steps]
 
     def _repeat(self, step: Launched) -> None:
         for _ in range(REPEATS):
@@ -122,13 +121,3 @@ class _Recorder:
 
     def launch(self, launch: Launch) -> None:
         self.launches.append(launch.check())
-
-
-def _allocated(runtime: Runtime, nbytes: int) -> Array:
-    free = runtime.free_bytes()
-    if nbytes <= USABLE * free:
-        try:
-            return runtime.empty((nbytes // FLOAT,), np.float32)
-        except DeviceError:
-            free = runtime.free_bytes()
-    raise NoRoom(f"{runtime}: too little memory, in bytes, beside the network's weights", nbytes, int(USABLE * free))

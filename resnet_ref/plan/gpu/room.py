@@ -1,9 +1,18 @@
-"""What is said where a plan does not fit in a device's memory."""
+"""Memory of a device, and what is said where there is too little of it."""
+
+from math import prod
+
+import numpy as np
 
 from resnet_ref.errors import DeviceError
+from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.cuda.runtime import Runtime
+
+FLOAT = 4
+USABLE = 15 / 16  # of the memory that is free: the rest is for kernels' code and graphs
 
 
-class NoRoom(DeviceError):
+class NoRoomError(DeviceError):
     """needed: of something of which there is only `room`."""
 
     def __init__(self, what: str, needed: int, room: int) -> None:
@@ -13,3 +22,14 @@ class NoRoom(DeviceError):
     def fewer(self, images: int) -> int:
         """How many images may fit where `images`, which are several, do not."""
         return max(1, min(images - 1, images * self.room // self.needed))
+
+
+def allocated(runtime: Runtime, shape: tuple[int, ...]) -> Array:
+    """A new array of float32; NoRoomError where the device has too little memory."""
+    needed, free = FLOAT * prod(shape), runtime.free_bytes()
+    if needed <= USABLE * free:
+        try:
+            return runtime.empty(shape, np.float32)
+        except DeviceError:
+            free = runtime.free_bytes()
+    raise NoRoomError(f"{runtime}: too little memory, in bytes", needed, int(USABLE * free))

@@ -2,7 +2,8 @@
 same convolutions, device, precision and version of this library."""
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 
 from resnet_ref.kernels.conv2d.tiles import Way
@@ -17,9 +18,7 @@ RUNS = 5
 Measure = Callable[[Lowering], Sequence[float]]  # each step's seconds
 
 
-def tuned(
-    runtime: Runtime, precision: str, lower: Callable[[Choose], Lowering], measure: Measure
-) -> Choose:
+def tuned(runtime: Runtime, precision: str, lower: Callable[[Choose], Lowering], measure: Measure) -> Choose:
     """Chooses by what was timed, now or earlier. lower: the network under a choice."""
     convolutions: list[Convolution] = []
 
@@ -52,9 +51,13 @@ def _fastest(
     """Kind of convolution -> the name of its fastest way."""
     seconds: dict[str, dict[str, list[float]]] = {kind: {} for kind in ways}
     for number in range(max(map(len, ways.values()), default=0)):
-        lowered = lower(lambda conv: ways[conv.kind][min(number, len(ways[conv.kind]) - 1)])
+        lowered = lower(partial(_way, ways, number))
         for step, taken in zip(lowered.steps, measure(lowered), strict=True):
             if step.kind is not None:
                 seconds[step.kind].setdefault(step.algorithm, []).append(taken)
     return {kind: min(taken, key=lambda way: statistics.mean(taken[way])) for kind, taken in seconds.items()}
 
+
+def _way(ways: Mapping[str, Sequence[Way]], number: int, conv: Convolution) -> Way:
+    """The convolution's way of that number, or its last."""
+    return ways[conv.kind][min(number, len(ways[conv.kind]) - 1)]
