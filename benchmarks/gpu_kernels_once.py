@@ -53,10 +53,11 @@ Call = tuple[str, tuple[Any, ...], dict[str, Any]]  # a kernel's name, its argum
 def convolutions(rng: np.random.Generator) -> Iterator[Call]:
     """conv2d with every epilogue."""
     for shape, depth, rows, cols in CONVOLUTIONS:
-        x, w = _normal(rng, *shape), _normal(rng, rows.size, cols.size, shape[3], depth)
+        taps = rows.size * cols.size * shape[3]
+        x, w = _normal(rng, *shape), _normal(rng, rows.size, cols.size, shape[3], depth) / np.float32(math.sqrt(taps))
         oh, ow = rows.out(shape[1]), cols.out(shape[2])
         yield "conv2d", (x, w, rows, cols), {}
-        epilogue = {"bias": _normal(rng, depth), "activation": "relu"}
+        epilogue = {"bias": 3 * _normal(rng, depth), "activation": "relu"}
         yield "conv2d", (x, w, rows, cols), {**epilogue, "residual": _normal(rng, shape[0], oh, ow, depth)}
         strided = {"residual": _normal(rng, shape[0], 2 * oh - 1, 2 * ow, depth), "residual_stride": 2}
         yield "conv2d", (x, w, rows, cols), {**epilogue, **strided, "activation": "relu6"}

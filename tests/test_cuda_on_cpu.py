@@ -51,12 +51,15 @@ MEMORY = {
     "the write behind an array": ("y[i + n] = 0;", "write of 4 bytes, 4 bytes past .* parameter 1"),
     "the read far from every array": ("y[i] = x[i + (1 << 26)];", "far from every array"),
     "the read of a null pointer": ("y[i] = ((const float *)nullptr)[i];", "null pointer"),
-    "a vector that crosses the end": ("y[i] = ((const float4 *)x)[i / 4 + 29].x;", None),
     "a vector past the end": ("float4 v = ((const float4 *)x)[i + 1]; y[i] = v.x;", "read of 16 bytes"),
     "a misaligned vector": ("float4 v = *(const float4 *)(x + 1); y[i] = v.x;", "misaligned read of 16 bytes"),
     "a misaligned vector written": ("*(float2 *)(y + 1) = make_float2(1, 2);", "misaligned write of 8 bytes"),
     "the write to an array of constants": ("((float *)x)[i] = 0;", "write to parameter 0.* const"),
     "the read of memory never written": ("y[i] = y[i] + 1;", "uninitialised global"),
+    "a vector of which a part was never written": (
+        "if (t % 4 == 0) y[i] = 1; __syncthreads(); float4 v = ((float4 *)y)[i / 4]; __syncthreads(); y[i] = v.w;",
+        "uninitialised global",
+    ),
     "an index outside of a local array": ("float a[4]; a[t] = 1; y[i] = a[t & 3];", "index 4 is outside"),
     "an index outside of a row": (
         "__shared__ float s[64][4]; s[t][0] = 1; s[t][t] = 1; y[i] = s[t][0];",
@@ -131,8 +134,52 @@ def test_the_checker_sees_in_every_order_of_threads(fault: str, order: int) -> N
         source = kernel(body)
     if order and fault in MEMORY:
         message = ""  # another thread is the first to meet it
-    with pytest.raises(EmulatorError, match=message or "k, block"):
+    with pytest.raises(EmulatorError, match=message or "^k, block"):
         run(source, EmulatedRuntime(order=order))
+
+
+def test_the_checker_sees_a_vector_that_crosses_an_arrays_end() -> None:
+    source = kernel("if (i == 0) { float4 v = ((const float4 *)x)[1]; y[0] = v.x; }")
+    with pytest.raises(
+        EmulatorError, match="read of 16 bytes, 8 bytes past the end of parameter 0's array of 24 bytes"
+    ):
+        run(source, EmulatedRuntime(), np.zeros(6, np.float32))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_checker_sees_a_write_of_what_every_block_reads(order: int) -> None:
+    """The last block to read is the one that writes: it must not forget the others."""
+    runtime = EmulatedRuntime(order=order)
+    x = runtime.upload(np.zeros(COUNT, np.float32))
+    source = kernel("const float first = x[0]; __syncthreads(); if (t == 0 && blockIdx.x == n) y[0] = first + 1;")
+    for block in range(2):
+        with pytest.raises(EmulatorError, match=r"which another block of the launch has (read|written)"):
+            runtime.launch(launched(source, x, x, np.int32(block)))
+
+
+def places(order: int) -> tuple[Array, Array]:
+    """When each thread of a block has its turn, and each block of a grid: a race, which the plain mode does not see."""
+    threads = kernel("__shared__ int turn; if (t == 0) turn = 0; __syncthreads(); y[i] = turn++;")
+    y = run(threads, EmulatedRuntime(check=False, order=order))
+    runtime = EmulatedRuntime(check=False, order=order)
+    x = runtime.upload(np.zeros(BLOCK + 1, np.float32))
+    blocks = kernel("if (t == 0) { y[1 + blockIdx.x] = y[0]; y[0] += 1; }")
+    runtime.launch(launched(blocks, x, x, np.int32(0), blocks=BLOCK))
+    return y[:BLOCK], runtime.download(x)[1:]
+
+
+def test_threads_and_blocks_go_forwards_backwards_or_at_random() -> None:
+    forwards = np.arange(BLOCK)
+    seen = []
+    for order in (0, 1, 2, 3):
+        for place in places(order):
+            np.testing.assert_array_equal(np.sort(place), forwards)
+            seen.append(tuple(place))
+    assert seen[:2] == [tuple(forwards)] * 2
+    assert seen[2:4] == [tuple(forwards[::-1])] * 2
+    assert len(set(seen[4:])) == 4
+    assert not set(seen[4:]) & set(seen[:4])
+    assert [tuple(place) for place in places(2)] == seen[4:6]  # the same at random every time
 
 
 def test_an_error_names_kernel_block_thread_and_line() -> None:

@@ -1,6 +1,6 @@
 """slim's functions on a gpu, layer by layer: arrays stay where they are, numbers are the cpu's, errors the same.
 
-The gpu is the emulated one, which lets NumPy touch none of its arrays.
+The gpu is the emulated one, which lets NumPy touch none of its arrays, and a real one where there is one.
 """
 
 from typing import Any
@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import TINY
-from cuda_on_cpu.memory import DeviceArray
-from tiers import Gpus
+from tiers import GPU_TIERS, Gpus, gpu_named
 from variables import random_variables
 
 from resnet_ref import ShapeError, WeightsError, resnet_utils, resnet_v1
@@ -21,10 +20,9 @@ IMAGES = (np.random.default_rng(3).standard_normal((2, 29, 26, 3)) * 60).astype(
 CALL: dict[str, Any] = {"blocks": NETWORK.blocks, "num_classes": 5, "scope": "tiny"}
 
 
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
-    (device,) = Gpus(monkeypatch, check=True)
-    return device
+@pytest.fixture(params=GPU_TIERS)
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return gpu_named(request.param, monkeypatch, check=True)
 
 
 @pytest.mark.parametrize("is_training", [False, True])
@@ -52,7 +50,7 @@ def test_images_on_the_device_give_results_there_and_the_same_bits(gpu: Any) -> 
     there = {name: gpu.upload(array) for name, array in VARIABLES.items()}
     net, end_points = resnet_v1.resnet_v1(given, **CALL, is_training=False, weights=there, device="gpu")
     want, wanted = resnet_v1.resnet_v1(IMAGES, **CALL, is_training=False, weights=VARIABLES, device="gpu")
-    assert all(isinstance(value, DeviceArray) for value in (net, *end_points.values()))
+    assert all(map(gpu.owns, (net, *end_points.values())))
     np.testing.assert_array_equal(gpu.download(net), want)
     for name, value in wanted.items():
         np.testing.assert_array_equal(gpu.download(end_points[name]), value)
@@ -64,7 +62,7 @@ def test_outputs_collections_receives_arrays_of_the_images_kind(gpu: Any) -> Non
     names = NETWORK.variables()
     unit = {name.removeprefix("tiny/block1/unit_1/"): a for name, a in VARIABLES.items() if "block1/unit_1/" in name}
     assert len(names) > len(unit) > 0
-    for given, kind in ((x, np.ndarray), (gpu.upload(x), DeviceArray)):
+    for given, is_ours in ((x, lambda value: type(value) is np.ndarray), (gpu.upload(x), gpu.owns)):
         outputs: dict[str, Any] = {"mine": "kept"}
         shortcut_is_identity = {name: a for name, a in unit.items() if "shortcut" not in name}
         kernel = shortcut_is_identity["bottleneck_v1/conv1/weights"]
@@ -72,10 +70,10 @@ def test_outputs_collections_receives_arrays_of_the_images_kind(gpu: Any) -> Non
         net = resnet_v1.bottleneck(
             given, 12, 3, 1, outputs_collections=outputs, weights=shortcut_is_identity, device="gpu"
         )
-        assert isinstance(net, kind)
+        assert is_ours(net)
         assert outputs.pop("mine") == "kept"
         assert outputs
-        assert all(isinstance(value, kind) for value in outputs.values())
+        assert all(map(is_ours, outputs.values()))
 
 
 def test_an_array_of_another_device_is_refused_wherever_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,12 +154,13 @@ def unit_network(**unit: Any) -> tuple[Any, Weights, dict[str, Any]]:
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_a_bounded_unit_clips_its_residual_before_the_sum(fused: bool, runtime: Any) -> None:
-    """Where residuals are far larger than 6, and both signs occur."""
-    call, weights, ends = unit_network(use_bounded_activations=True)
+    """Where residuals are far larger than 6, and the shortcut, which are the images, is larger still."""
+    call, weights, ends = unit_network(depth=3, use_bounded_activations=True)
     truth, true_ends = call(IMAGES, weights=weights, device="definition", dtype="float64")
     (conv3,) = [name for name in ends if name.endswith("conv3")]
     assert true_ends[conv3].min() < -10
     assert true_ends[conv3].max() > 10
+    assert (np.maximum(IMAGES + true_ends[conv3], 0) > 6)[truth == 0].any(), "without the clip it would be another"
     found = alone(call, weights, IMAGES, [RESULT] if fused else [RESULT, conv3], runtime)
     assert error(found[RESULT], truth) <= 1e-4
 
@@ -267,6 +268,16 @@ def test_images_on_the_device_give_new_arrays_there(tiny_variables: Weights, run
     host = run(IMAGES, END_POINTS)
     for name, value in first.items():
         np.testing.assert_array_equal(runtime.download(value), host[name])
+
+
+def test_a_call_on_the_device_is_done_when_it_returns(tiny_variables: Weights) -> None:
+    runtime = EmulatedRuntime(check=False)
+    run = planner_for(tiny_variables, runtime)
+    stream = runtime.stream()
+    for _ in range(2):
+        with stream:
+            run(runtime.upload(IMAGES), [RESULT])
+        assert not stream._queue
 
 
 def test_a_call_in_another_stream_finds_the_plan_at_rest(tiny_variables: Weights, runtime: Any) -> None:

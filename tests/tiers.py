@@ -6,8 +6,9 @@ from functools import cache
 import pytest
 from cuda_on_cpu.runtime import EmulatedRuntime
 
-from resnet_ref import DeviceError, kernels
+from resnet_ref import DeviceError, fleet, kernels
 from resnet_ref.kernels import Tier
+from resnet_ref.kernels.cuda.runtime import Runtime
 
 EMULATED = "gpu, emulated"
 GPU = pytest.param("gpu", marks=pytest.mark.gpu)
@@ -28,11 +29,17 @@ class Gpus(list[EmulatedRuntime]):
     def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int = 1, check: bool = False) -> None:
         super().__init__(EmulatedRuntime(check=check, index=index) for index in range(count))
         monkeypatch.setattr(kernels, "cupy_runtime", self._device)
+        monkeypatch.setattr(fleet, "device_count", lambda: len(self))
 
     def _device(self, index: int) -> EmulatedRuntime:
         if index >= len(self):
             raise DeviceError(f'there is no device "gpu:{index}"')
         return self[index]
+
+
+def gpu_named(name: str, monkeypatch: pytest.MonkeyPatch, check: bool = False) -> Runtime:
+    """The device of a name in GPU_TIERS, which "gpu" then stands for."""
+    return Gpus(monkeypatch, check=check)[0] if name == EMULATED else kernels.cupy_runtime(0)
 
 
 @cache

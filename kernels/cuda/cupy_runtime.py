@@ -145,12 +145,12 @@ class CupyRuntime:
         with self._failing("cannot lock memory"):
             return import_module("cupyx").empty_pinned(shape, dtype)
 
-    def copy_in(self, host: HostArray, array: Array) -> None:
+    def copy_in(self, host: HostArray, array: Any) -> None:
         """Page-locked memory to the device, in the current stream."""
         with self._failing():
             array.set(host, stream=self._cp.cuda.get_current_stream())
 
-    def copy_out(self, array: Array, host: HostArray) -> None:
+    def copy_out(self, array: Any, host: HostArray) -> None:
         """The device to page-locked memory, in the current stream."""
         with self._failing():
             array.get(stream=self._cp.cuda.get_current_stream(), out=host, blocking=False)

@@ -1,0 +1,138 @@
+"""load_model on a gpu: every precision's end points against float64, arrays where they came from, and the commands.
+
+The gpu is the emulated one, and a real one where there is one.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from accuracy import error
+from conftest import Run
+from tiers import GPU_TIERS, gpu_named
+
+from resnet_ref import DeviceError, ShapeError, load_model
+from resnet_ref.accuracy import COARSER, Rule
+from resnet_ref.images import read_image
+from resnet_ref.model import PRECISIONS_OF
+
+IMAGES = (np.random.default_rng(3).standard_normal((3, 29, 26, 3)) * 60).astype(np.float32)
+
+
+@pytest.fixture(params=GPU_TIERS)
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return gpu_named(request.param, monkeypatch)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS_OF["gpu"])
+def test_every_end_point_holds_the_rule_of_its_precision(gpu: Any, tiny_file: Path, precision: str) -> None:
+    """Also from below: coarse products that err no more than float32 would not be coarse."""
+    truth = load_model(tiny_file, device="definition", precision="float64")
+    beside = load_model(tiny_file, device="definition")
+    names = list(truth.end_points(29, 26))
+    model = load_model(tiny_file, device="gpu", precision=precision)
+    assert (model.precision, model.tier.device) == (precision, "gpu")
+    assert f"on gpu in {precision}" in repr(model)
+    wanted, found, other = (one(IMAGES, end_points=names)[1] for one in (truth, model, beside))
+    rule, errors = Rule(precision=precision), {}
+    for name in names:
+        errors[name] = error(found[name], wanted[name])
+        slim = error(other[name], wanted[name])
+        near = float(np.abs(found[name] - other[name]).max() / np.abs(wanted[name]).max())
+        shares = rule.shares(name, errors[name], slim, near, float(np.abs(wanted[name]).max()))
+        assert max(shares["ours is right"], shares["they are near"]) <= 1, (name, shares)
+    least = {"tf32": 2e-5, "bfloat16": 2e-4}.get(precision, 0.0)
+    assert (least > 0) == (precision in COARSER)
+    assert errors["tiny/logits"] > least
+
+
+def test_images_on_the_device_give_results_there(gpu: Any, tiny_file: Path) -> None:
+    model = load_model(tiny_file, device="gpu")
+    want, wanted = model(IMAGES, end_points=["tiny/block1", "global_pool"])
+    got, found = model(gpu.upload(IMAGES), end_points=["tiny/block1", "global_pool"])
+    assert type(want) is np.ndarray
+    for ours, value in ((got, want), *((found[name], value) for name, value in wanted.items())):
+        assert gpu.owns(ours)
+        np.testing.assert_array_equal(gpu.download(ours), value)
+    again = model(gpu.upload(IMAGES[::-1].copy()))
+    np.testing.assert_array_equal(gpu.download(got), want)  # not the memory that the next call writes
+    np.testing.assert_array_equal(gpu.download(again), want[::-1])
+
+
+def test_map_gives_what_calls_give_in_order(gpu: Any, tiny_file: Path) -> None:
+    model = load_model(tiny_file, device="gpu")
+    batches = [IMAGES[:1], IMAGES, IMAGES[1:2] * 2, IMAGES[:0], IMAGES[:, :20], IMAGES[2:]]
+    for names in (None, ["global_pool"]):
+        found = list(model.map(iter(batches), names))
+        assert len(found) == len(batches)
+        for got, images in zip(found, batches, strict=True):
+            want = model(images, end_points=names)
+            for ours, value in (
+                [(got, want)]
+                if names is None
+                else [(got[0], want[0]), *zip(got[1].values(), want[1].values(), strict=True)]
+            ):
+                np.testing.assert_array_equal(ours, value)
+
+
+def test_an_error_in_the_middle_of_map_comes_through_and_leaves_the_model_usable(gpu: Any, tiny_file: Path) -> None:
+    model = load_model(tiny_file, device="gpu")
+    results = model.map([IMAGES, IMAGES[..., :2]])
+    with pytest.raises(ShapeError, match="images must be"):
+        list(results)
+    np.testing.assert_array_equal(next(model.map([IMAGES])), model(IMAGES))
+
+
+def test_the_shipped_network_reads_the_shipped_digits(gpu: Any, digit_files: list[Path]) -> None:
+    model = load_model(device="gpu")
+    images = np.stack([model.preprocessing(read_image(file)) for file in digit_files])  # type: ignore[misc]
+    assert [str(i) for i in model(images).argmax(axis=1)] == [file.name[6] for file in digit_files]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"precision": "bf16x6"}, "device 'gpu' computes in float32, tf32x3, tf32, bfloat16, not in 'bf16x6'"),
+        ({"precision": "float64"}, 'device="definition" computes in float64 too'),
+        ({"algorithm": "fast"}, "algorithm must be one of auto, tuned; got 'fast' on device 'gpu'"),
+        ({"isa": "avx2"}, 'isa is for device "cpu"'),
+        ({"device": "cpu", "precision": "tf32"}, 'device="gpu" computes in tf32 too'),
+    ],
+)
+def test_what_a_gpu_does_not_have_is_an_error_that_says_who_has_it(
+    gpu: Any, tiny_file: Path, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(DeviceError) as caught:
+        load_model(tiny_file, **{"device": "gpu", **options})
+    assert said in str(caught.value)
+
+
+def test_auto_takes_the_gpu(gpu: Any, tiny_file: Path) -> None:
+    assert load_model(tiny_file).tier.device == "gpu"
+    assert load_model(tiny_file, precision="tf32").precision == "tf32"
+
+
+def test_the_commands_run_on_it_and_say_which_precision_ran(
+    gpu: Any, run: Run, tmp_path: Path, tiny_file: Path, photos: list[Path]
+) -> None:
+    file = tmp_path / "f.h5"
+    common = ("--weights", tiny_file, "--device", "gpu")
+    status, _, err = run("features", *photos, "-o", file, *common, "--precision", "bfloat16")
+    assert (status, err) == (0, "")
+    with h5py.File(file) as store:
+        assert (store.attrs["device"], store.attrs["precision"]) == ("gpu", "bfloat16")
+        assert store["global_pool"].shape[0] == len(photos)
+    status, out, _ = run("classify", *photos, *common)
+    assert status == 0
+    status, plain, _ = run("classify", *photos, "--weights", tiny_file, "--device", "cpu")
+    assert out == plain
+    status, out, _ = run("summary", "--weights", tiny_file, "--plan", "--device", "gpu")
+    assert status == 0
+    assert "float32 " in out
+    status, out, _ = run("trace", photos[0], "--end-point", "tiny/block1", "--at", "1", "2", "3", *common, "--json")
+    assert json.loads(out)["step"]
+    status, _, err = run("trace", photos[0], "--profile", *common)
+    assert (status, "bench --device gpu --profile" in err) == (2, True)
