@@ -20,7 +20,7 @@ from resnet_ref.bench.agreement import allowed
 from resnet_ref.kernels.cuda.cupy_runtime import cupy
 from resnet_ref.kernels.cuda.peak import copy_peak, fma_peak
 from resnet_ref.kernels.geometry import Window, fixed, same, valid
-from resnet_ref.model import PRECISIONS_OF
+from resnet_ref.plan.offer import PRECISIONS_OF
 from resnet_ref.network import Network
 from resnet_ref.random_weights import random_variables
 

@@ -152,7 +152,7 @@ class _Lane:
 def _has_room(lane: _Lane, coming: Sequence[_Lane], changed: Condition) -> bool:
     """Whether the lane takes a batch; waits until it does, or the next result is there.
 
-    For either, since a model may ask for further batches before it gives its first result.
+    Not for one of them alone: a model may ask for more batches before its first result, and a failed one takes none.
     """
     with changed:
         changed.wait_for(lambda: not lane.waiting or (coming and coming[0].results))

@@ -16,22 +16,13 @@ from resnet_ref.handle import Handle
 from resnet_ref.inputs import as_images
 from resnet_ref.kernels import Tier
 from resnet_ref.kernels.arrays import Array
-from resnet_ref.plan.choice import BF16, SIZES, Way, instruction_set
 from resnet_ref.plan.gpu.plan import GpuPlan
-from resnet_ref.plan.gpu.planner import ALGORITHMS as GPU_ALGORITHMS
 from resnet_ref.plan.gpu.planner import GpuPlanner
+from resnet_ref.plan.offer import check_options, planner_for
 from resnet_ref.plan.plan import RESULT, Plan
 from resnet_ref.plan.planner import Planner, most_images
 from resnet_ref.shapes import Shapes, Spec
 from resnet_ref.weights_file import Weights, load_weights
-
-# What each device computes in; see `load_model`.
-PRECISIONS_OF = {
-    "definition": ("float32", "float64"),
-    "cpu": ("float32", *BF16),
-    "gpu": ("float32", "tf32x3", "tf32", "bfloat16"),
-}
-PRECISIONS = tuple(dict.fromkeys(precision for known in PRECISIONS_OF.values() for precision in known))
 
 
 class Model:
@@ -211,45 +202,16 @@ def load_model(
 
     WeightsError for a file that is not what it should be, DeviceError for what this version or machine does not have.
     """
-    if not isinstance(precision, str) or precision not in PRECISIONS:
-        raise DeviceError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
     tier = kernels.on(device, threads, load=False)
     options = precision, algorithm, isa
-    _check_options(tier, *options)
+    check_options(tier, *options)
     weights = load_weights(path)
-    if tier.device != "gpu" or device != "auto":
-        return _model(weights, tier, *options)
     try:
-        return _model(weights, tier, *options)
+        return Model(weights, tier, precision, planner_for(tier, weights.network.describe, weights, *options))
     except DeviceError as error:
+        if device != "auto" or tier.device != "gpu":
+            raise
         kernels.say_cpu(error)
-        tier = kernels.on("cpu", threads, load=False)
-        _check_options(tier, *options)
-        return _model(weights, tier, *options)
-
-
-def _check_options(tier: Tier, precision: str, algorithm: str, isa: str | None) -> None:
-    """DeviceError for what the device does not have."""
-    if precision not in (known := PRECISIONS_OF[tier.device]):
-        having = [f'device="{name}"' for name, precisions in PRECISIONS_OF.items() if precision in precisions]
-        raise DeviceError(
-            f"device {tier.device!r} computes in {', '.join(known)}, not in {precision!r}; "
-            f"{' or '.join(having)} computes in {precision} too"
-        )
-    algorithms = {"cpu": tuple(SIZES), "gpu": GPU_ALGORITHMS}.get(tier.device, ("auto",))
-    if algorithm not in algorithms:
-        what = f"got {algorithm!r} on device {tier.device!r}"
-        raise DeviceError(f"algorithm must be one of {', '.join(algorithms)}; {what}")
-    if isa is not None and tier.device != "cpu":
-        raise DeviceError(f'isa is for device "cpu"; leave out isa={isa!r} on {tier.device!r}')
-
-
-def _model(weights: Weights, tier: Tier, precision: str, algorithm: str, isa: str | None) -> Model:
-    describe = weights.network.describe
-    planner: Planner | GpuPlanner | None = None
-    if tier.runtime is not None:
-        planner = GpuPlanner(describe, weights, tier.runtime, precision, algorithm)
-    elif tier.device == "cpu":
-        way = Way(algorithm, precision if precision in BF16 else None)
-        planner = Planner(describe, weights, instruction_set(way, isa), tier.threads, way)
-    return Model(weights, tier, precision, planner)
+    tier = kernels.on("cpu", threads, load=False)
+    check_options(tier, *options)
+    return Model(weights, tier, precision, planner_for(tier, weights.network.describe, weights, *options))

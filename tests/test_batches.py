@@ -131,11 +131,10 @@ def test_who_raises_over_an_unreadable_file_stops_the_readers(
 ) -> None:
     monkeypatch.setattr(batches, "read_image", watched := Watched())
     files = broken(pictures, tmp_path, place)
-    got = 0
+    got: list[Any] = []
     with pytest.raises(ImageError, match=f"bad {place}"):
-        for names, _ in batches.batches(model, files, 2, stop):
-            got += len(names)
-    assert got == place // 2 * 2
+        got.extend(batches.batches(model, files, 2, stop))
+    assert len(got) == place // 2
     assert len(watched.begun) <= place + 1 + max(2, readers)
 
 
@@ -198,11 +197,10 @@ def test_an_unreadable_file_or_a_failing_device_stops_readers_and_devices(
                     raise DeviceError("failed")
                 yield batch
 
-    got = []
+    got: list[Any] = []
     with pytest.raises(ImageError, match="bad 13"):
-        for names, _ in batches.computed(Fleet([model] * devices), broken(pictures, tmp_path, 13), 3, stop):
-            got += names
-    assert got == pictures[:12]
+        got.extend(batches.computed(Fleet([model] * devices), broken(pictures, tmp_path, 13), 3, stop))
+    assert [file for names, _ in got for file in names] == pictures[:12]
     with pytest.raises(DeviceError, match="failed"):
         list(batches.computed(Fleet([Failing()] * devices), pictures, 2, never))  # type: ignore[list-item]
     for _ in batches.computed(Fleet([model] * devices), pictures, 2, never):

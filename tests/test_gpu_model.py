@@ -17,7 +17,7 @@ from tiers import GPU_TIERS, gpu_named
 from resnet_ref import DeviceError, ShapeError, load_model
 from resnet_ref.accuracy import COARSER, Rule
 from resnet_ref.images import read_image
-from resnet_ref.model import PRECISIONS_OF
+from resnet_ref.plan.offer import PRECISIONS_OF
 
 IMAGES = (np.random.default_rng(3).standard_normal((3, 29, 26, 3)) * 60).astype(np.float32)
 

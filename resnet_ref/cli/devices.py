@@ -10,7 +10,7 @@ from resnet_ref.cli.options import as_json, echo_json
 from resnet_ref.errors import DeviceError
 from resnet_ref.kernels import on
 from resnet_ref.kernels.cuda.cupy_runtime import device_count
-from resnet_ref.model import PRECISIONS_OF
+from resnet_ref.plan.offer import PRECISIONS_OF
 
 
 @click.command(short_help="List where a network can run.")

@@ -12,7 +12,7 @@ import click
 from resnet_ref.errors import WeightsError
 from resnet_ref.kernels import DEVICES
 from resnet_ref.labels import read_labels
-from resnet_ref.model import PRECISIONS
+from resnet_ref.plan.offer import PRECISIONS
 from resnet_ref.resnet_v1 import UNITS
 from resnet_ref.tables import columns
 

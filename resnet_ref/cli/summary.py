@@ -7,13 +7,12 @@ from typing import Any
 import click
 import numpy as np
 
-from resnet_ref.cli.options import as_json, echo_json, echo_table
+from resnet_ref import kernels
+from resnet_ref.cli.options import Device, as_json, echo_json, echo_table
 from resnet_ref.cost import Cost, Row, cost
 from resnet_ref.kernels.arrays import Array
-from resnet_ref.kernels.vector.executor import thread_count
 from resnet_ref.network import Network
-from resnet_ref.plan.choice import Way, instruction_set
-from resnet_ref.plan.planner import Planner
+from resnet_ref.plan.offer import PRECISIONS, check_options, planner_for
 from resnet_ref.plan.report import Described, described
 from resnet_ref.resnet_v1 import DEFAULT_IMAGE_SIZE, UNITS
 from resnet_ref.weights_file import load_weights
@@ -27,7 +26,9 @@ from resnet_ref.weights_file import load_weights
 @click.option("--size", type=click.IntRange(1), nargs=2, metavar="H W", help="Of the images; else the network's own.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images at a time.")
 @click.option("--output-stride", type=int, help="Ratio of input to output size: 4, 8, 16 or 32.")
-@click.option("--plan", "planned", is_flag=True, help="How the cpu computes it instead: algorithms, weights, memory.")
+@click.option("--plan", "planned", is_flag=True, help="How a device computes it instead: algorithms, weights, memory.")
+@click.option("--device", type=Device(), default="cpu", show_default=True, help="With --plan.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True, help="With --plan.")
 @click.option("--algorithm", default="auto", show_default=True, help="With --plan, as load_model takes it.")
 @click.option("--isa", help="With --plan, as load_model takes it.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="With --plan; all there are if not given.")
@@ -41,6 +42,8 @@ def summary(
     batch: int,
     output_stride: int | None,
     planned: bool,
+    device: str,
+    precision: str,
     algorithm: str,
     isa: str | None,
     threads: int | None,
@@ -55,8 +58,11 @@ def summary(
     resnet-ref summary --variant resnet_v1_101 --size 513 513 --output-stride 8
     resnet-ref summary --variant resnet_v1_50 --plan --batch 8
     """
-    if not planned and (algorithm != "auto" or isa is not None or threads is not None):
-        raise click.UsageError("--algorithm, --isa and --threads are about a --plan; ask for one")
+    options = precision, algorithm, isa
+    if not planned and (device, *options, threads) != ("cpu", "float32", "auto", None, None):
+        raise click.UsageError(
+            "--device, --precision, --algorithm, --isa and --threads are about a --plan; ask for one"
+        )
     asked = {"num_classes": num_classes, "depth_multiplier": depth_multiplier}
     network, side = _asked_for(weights, variant, {name: value for name, value in asked.items() if value is not None})
     height, width = size or side
@@ -66,9 +72,11 @@ def summary(
         changes["output_stride"] = output_stride
     found: Cost | Described
     if planned:
-        way = Way(algorithm)
-        describe, isa_ = partial(network.describe, **changes), instruction_set(way, isa)
-        planner = Planner(describe, _zeros(network), isa_, thread_count(threads), way)
+        tier = kernels.on(device, threads, load=False)
+        check_options(tier, *options)
+        planner = planner_for(tier, partial(network.describe, **changes), _zeros(network), *options)
+        if planner is None:
+            raise click.UsageError("the definition makes no plans; give --device cpu or gpu")
         found = described(planner, (batch, height, width, network.channels))
     else:
         found = cost(network, batch, height, width, **changes)
@@ -113,7 +121,7 @@ def _echo_plan(found: Described) -> None:
     echo_table(header, cells, left=2)
     weights = sum(row.weights for row in found.rows)
     click.echo(
-        f"{found.isa}, {found.threads} threads; images at a time: {found.images}; "
+        f"{found.machine}; images at a time: {found.images}; "
         f"memory {found.bytes / 2**20:.1f} MiB, weights as the kernels read them {weights / 2**20:.1f} MiB"
     )
 

@@ -10,8 +10,8 @@ import click
 from resnet_ref.cli.options import as_json, echo_error, echo_json, echo_text, progress_bar, weights_or_digits
 from resnet_ref.images import find_images
 from resnet_ref.kernels import DEVICES
-from resnet_ref.model import PRECISIONS
 from resnet_ref.pages.render import require_pages
+from resnet_ref.plan.offer import PRECISIONS
 from resnet_ref.recording import Recording, open_recording
 from resnet_ref.verification.page import write_page
 from resnet_ref.verification.report import to_json, to_text, verdict

@@ -1,5 +1,5 @@
-// The access checker. g++'s -fsanitize=thread calls __tsan_read4 and the like before every access to memory that another
-// thread could see; there is no libtsan here, the calls end in `check`.
+// The access checker. g++'s -fsanitize=thread calls __tsan_read4 and the like before every access to memory that
+// another thread could see; there is no libtsan here, the calls end in `check`.
 //
 // Time is counted in phases: a new one begins with each block and at each barrier of a block, and the count goes on
 // from launch to launch. Blocks run one after the other, so that a phase tells block and barrier, and what memory knows
@@ -24,7 +24,7 @@ struct Word {  // of 4 bytes
 // Memory that an argument gives to the kernel.
 struct Span {
     char *begin, *end;
-    char *base;   // of the allocation, where `words` begin
+    char *base;  // of the allocation, where `words` begin
     Word *words;
     int parameter;
     int is_writable;
@@ -44,7 +44,7 @@ static unsigned span_count;
 static unsigned phase, launch_phase, block_phase;  // now; the first of this launch, of this block
 static unsigned warp_phases[MOST_THREADS / 32];
 
-// Whether the last access, if one of this launch, comes before what the current thread does now in every order of threads.
+// Whether the last access, if it counts, comes before what the current thread does now in every order of threads.
 static bool is_ordered(const Access &last, unsigned since) {
     if (last.phase < since) return true;
     if (last.who == BLOCKS || last.phase < block_phase) return false;
@@ -126,8 +126,8 @@ static void check_global(const void *site, const char *address, unsigned bytes, 
     const size_t byte = address - span->begin, first = address - span->base;
     for (size_t word = first / 4; word <= (first + bytes - 1) / 4; word++) {
         if (!writes && !span->words[word].write.phase)
-            fail(site, "read of uninitialised global memory: nothing has written byte %zu of parameter %d's array", byte,
-                 span->parameter);
+            fail(site, "read of uninitialised global memory: nothing has written byte %zu of parameter %d's array",
+                 byte, span->parameter);
         touch(site, span->words[word], span, byte, writes);
     }
 }

@@ -189,16 +189,8 @@ def _compile(source: CudaText, mode: tuple[str, ...], path: Path) -> None:
     objects = path.with_suffix(".kernel.o")
     try:
         _run("g++", *mode, *source.options, f"-I{FOLDER}", "-c", "-xc++", "-", "-o", str(objects), text=text)
-        link = (
-            "-shared",
-            "-Wl,-Bsymbolic",
-            "-Wl,-z,defs",
-            f"-Wl,-T,{FOLDER / 'shared.ld'}",
-            str(objects),
-            str(_machine()),
-            "-lm",
-        )
-        _run("g++", *link, "-o", str(path))
+        link = ("-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", f"-Wl,-T,{FOLDER / 'shared.ld'}")
+        _run("g++", *link, str(objects), str(_machine()), "-lm", "-o", str(path))
     finally:
         objects.unlink(missing_ok=True)
 

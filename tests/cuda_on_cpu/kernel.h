@@ -37,7 +37,8 @@ struct emu_binding<Kernel, void (*)(A...)> {
     static constexpr char types[] = {emu_type<A>::kind..., emu_type<A>::letter..., 0};
 
     template <size_t... I>
-    __attribute__((no_sanitize("thread"), always_inline)) static inline void spread(void **values, std::index_sequence<I...>) {
+    __attribute__((no_sanitize("thread"), always_inline)) static inline void spread(void **values,
+                                                                                    std::index_sequence<I...>) {
         Kernel(*static_cast<A *>(values[I])...);
     }
     __attribute__((no_sanitize("thread"))) static void call(void **values) {

@@ -112,7 +112,7 @@ def _overlap(one: DeviceArray, other: DeviceArray) -> bool:
 
 def run(libraries: list[Library], kernel: Kernel, launch: Launch, values: list[Value], order: int) -> None:
     """Run it now."""
-    numbers = np.zeros(len(values) + 1, np.uint64)  # eight bytes an argument, none of which an array of none has
+    numbers = np.zeros(len(values) + 1, np.uint64)  # eight bytes an argument; never an empty array
     spans = (_Span * (len(values) + 1))()
     alive, count = [], 0
     for i, (value, parameter) in enumerate(zip(values, kernel.parameters, strict=True)):

@@ -112,7 +112,8 @@ static bool release_block() {
 }
 
 static void fail_stuck() {
-    static const char *const places[] = {"", "at __syncthreads()", "at __syncwarp()", "in a warp operation", "returned"};
+    static const char *const places[] = {"running", "at __syncthreads()", "at __syncwarp()", "in a warp operation",
+                                         "returned"};
     char text[600];
     size_t used = 0;
     for (unsigned first = 0, next; first < threads && used < sizeof text - 100; first = next) {

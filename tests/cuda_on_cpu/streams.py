@@ -4,6 +4,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from resnet_ref.errors import DeviceError
 
@@ -33,7 +34,8 @@ class Current(threading.local):
 class EmulatedStream:
     """Work in order; it runs when someone waits for it. The default stream, outside of all others, runs it at once."""
 
-    def __init__(self, current: Current | None, lock: "threading.RLock", is_default: bool = False) -> None:  # type: ignore[valid-type]
+    def __init__(self, current: Current | None, lock: Any, is_default: bool = False) -> None:
+        """current: set before anything else is done; lock: the device's, an RLock."""
         self.current = current
         self._lock = lock
         self._is_default = is_default

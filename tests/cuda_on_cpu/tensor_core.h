@@ -1,5 +1,5 @@
-// Twins of the tensor cores' instructions; kernels/cuda/tensor_core.cuh has them in PTX under the same names. The layouts
-// of fragments are those of the PTX ISA, "Matrix fragments for mma.m16n8k8" and "mma.m16n8k16".
+// Twins of the tensor cores' instructions; kernels/cuda/tensor_core.cuh has them in PTX under the same names. The
+// layouts of fragments are those of the PTX ISA, "Matrix fragments for mma.m16n8k8" and "mma.m16n8k16".
 #pragma once
 #include "vocabulary.h"
 
@@ -25,11 +25,12 @@ inline float emu_from_bf16(unsigned pair, unsigned half) {
     return __uint_as_float(half ? pair & 0xffff0000u : pair << 16);
 }
 
-// d += A B, where thread (group, member) = (lane / 4, lane % 4) holds d[i] = D[group + 8 * (i / 2)][2 * member + i % 2].
-// A register of A holds row group + 8 * (register % 2), one of B column group; `Value` gives A's or B's number k of what
-// the lanes of a group hold.
+// d += A B, where lane 4 * group + member holds d[i] = D[group + 8 * (i / 2)][2 * member + i % 2].
+// The four lanes of a group hold rows `group` and, `lower`, group + 8 of A, and column `group` of B;
+// number(slots, group, k, lower, of_a) is the k-th number of that row or column.
 template <class Number>
-inline void emu_mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], int depth, Number number, int line) {
+inline void emu_mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], int depth, Number number,
+                    int line) {
     if (emu_lanes() != 32) emu_fail("a warp of the tensor cores must have 32 threads");
     const emu_fragments mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
     const char *slots = emu_exchange(line, &mine, sizeof mine);
@@ -57,8 +58,8 @@ inline void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[
     emu_mma(d, a, b, 8, number, line);
 }
 
-// mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32: the halves of a[i] are A[group + 8 * (i % 2)][2 * member + half +
-// 8 * (i / 2)], those of b[i] B[2 * member + half + 8 * i][group].
+// mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32: the halves of a[i] are
+// A[group + 8 * (i % 2)][2 * member + half + 8 * (i / 2)], those of b[i] B[2 * member + half + 8 * i][group].
 inline void mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], int line = __builtin_LINE()) {
     const auto number = [](const char *slots, int group, int k, int lower, bool of_a) {
         const int lane = group * 4 + k % 8 / 2;

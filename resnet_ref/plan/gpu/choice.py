@@ -8,6 +8,7 @@ from resnet_ref.kernels.conv2d.tiles import Way
 from resnet_ref.kernels.cuda.runtime import Runtime
 from resnet_ref.kernels.geometry import Window
 
+ALGORITHMS = ("auto", "tuned")
 MOST_WAYS = 6  # that are timed: the model's best
 
 

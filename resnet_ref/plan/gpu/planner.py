@@ -12,7 +12,7 @@ from resnet_ref.errors import DeviceError
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.conv2d.tiles import PRECISIONS
 from resnet_ref.kernels.cuda.runtime import Runtime
-from resnet_ref.plan.gpu.choice import Choose, by_model
+from resnet_ref.plan.gpu.choice import ALGORITHMS, Choose, by_model
 from resnet_ref.plan.gpu.lowering import Lowering
 from resnet_ref.plan.gpu.plan import GpuPlan
 from resnet_ref.plan.gpu.plans import Flight, Key, Plans
@@ -24,7 +24,6 @@ from resnet_ref.plan.plan import RESULT, Describe, named_outputs
 from resnet_ref.plan.planner import most_images
 from resnet_ref.shapes import Shapes, Spec
 
-ALGORITHMS = ("auto", "tuned")
 DEPTH = 2  # parts of batches in flight: while one computes, the other's images or outputs are copied
 
 
@@ -97,7 +96,7 @@ class GpuPlanner:
         """A new plan for images of a shape, no more than `most_images`."""
         choose = self._choice(tuple(shape))
         plan = self._plans.make(partial(self._made, (tuple(shape), tuple(outputs)), choose))
-        self._plans.drop()  # from now on it is the caller's
+        self._plans.done()  # from now on it is the caller's
         return plan
 
     def _begin(self, line: "deque[_Batch]", names: tuple[str, ...]) -> None:
@@ -116,7 +115,7 @@ class GpuPlanner:
         """The outputs on the device."""
         shapes, begun = self._shapes(images.shape, names), 0
         results = self._plans.make(lambda: {name: allocated(self._runtime, shape) for name, shape in shapes.items()})
-        self._plans.drop()
+        self._plans.done()
         while begun < images.shape[0]:
             begun = self._part_there(images, begun, names, results)
         return results
@@ -128,7 +127,7 @@ class GpuPlanner:
         try:
             plan.run_there(images[part], {name: whole[part] for name, whole in results.items()})
         except BaseException:
-            self._plans.drop()
+            self._plans.discard(plan)
             raise
         self._plans.give(key, plan)
         return part.stop
@@ -167,7 +166,7 @@ class GpuPlanner:
 
     def _measure(self, lowered: Lowering) -> Sequence[float]:
         seconds = self._plans.make(lambda: medians(GpuProgram(self._runtime, lowered)))
-        self._plans.drop()
+        self._plans.done()
         return seconds
 
     def _output_shapes(self, shape: tuple[int, ...], names: tuple[str, ...]) -> dict[str, tuple[int, ...]]:

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Plans:
-    """Of one planner, for all its threads. Whoever makes a plan gives it back, or drops it."""
+    """Of one planner, for all its threads. Whoever makes a plan gives it back, or discards it."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -26,14 +26,16 @@ class Plans:
         self._flights: list[Flight] = []
         self._at_work = 0
         self._most_bytes = 0  # of the idle ones, but for the last
+        self._releases = 0  # how often memory, or a plan, became free
         self._changed = Condition()
 
     def make(self, build: Callable[[], T], key: Key | None = None) -> T:
         """An idle plan of that key, or what `build` returns, which takes memory: where there is too little, that of
-        others is freed, or waited for."""
+        others is freed, or waited for. It is at work until it is given back, discarded, or `done`."""
         while True:
             with self._changed:
                 self._at_work += 1
+                releases = self._releases
                 found = next((number for number, (known, _) in self._idle.items() if known == key), None)
                 if found is not None:
                     return self._idle.pop(found)[1]
@@ -41,12 +43,11 @@ class Plans:
                 free = self._runtime.free_bytes()
                 made = build()
             except NoRoomError:
-                self.drop()
-                if not self._make_room():
+                if not self._make_room(releases):
                     raise
                 continue
             except BaseException:
-                self.drop()
+                self.done()
                 raise
             with self._changed:
                 self._most_bytes = (free + self._idle_bytes()) // 2
@@ -57,13 +58,19 @@ class Plans:
         with self._changed:
             self._idle[id(plan)] = (key, plan)
             while len(self._idle) > MOST_PLANS or (len(self._idle) > 1 and self._idle_bytes() > self._most_bytes):
-                self._idle.popitem(last=False)
-        self.drop()
+                self._evict()
+            self.done()
 
-    def drop(self) -> None:
-        """What was made is at work no more, and has given its memory back."""
+    def discard(self, plan: GpuPlan) -> None:
+        """A plan that failed."""
+        plan.close()
+        self.done()
+
+    def done(self) -> None:
+        """What was made is at work no more."""
         with self._changed:
             self._at_work -= 1
+            self._releases += 1
             self._changed.notify_all()
 
     def fly(self, key: Key, plan: GpuPlan, images: HostArray, outputs: dict[str, HostArray]) -> "Flight":
@@ -71,8 +78,7 @@ class Plans:
         try:
             ticket = plan.submit(images)
         except BaseException:
-            del plan
-            self.drop()
+            self.discard(plan)
             raise
         flight = Flight(self, key, plan, ticket, outputs)
         with self._changed:
@@ -85,17 +91,26 @@ class Plans:
         with self._changed:
             self._flights.remove(flight)
 
-    def _make_room(self) -> bool:
-        """Whether something was freed, or something has changed since."""
+    def _make_room(self, releases: int) -> bool:
+        """After a failure to make something: whether another attempt may succeed. releases: before that one."""
         with self._changed:
+            self._at_work -= 1
+            self._changed.notify_all()
+            if self._releases != releases:
+                return True
             if self._idle:
-                self._idle.popitem(last=False)
+                self._evict()
                 return True
             if not self._flights:
                 return self._at_work > 0 and self._changed.wait()
             flight = self._flights[0]
         flight.land()
         return True
+
+    def _evict(self) -> None:
+        _, (_, plan) = self._idle.popitem(last=False)
+        plan.close()
+        self._releases += 1
 
     def _idle_bytes(self) -> int:
         return sum(plan.program.nbytes for _, plan in self._idle.values())
@@ -122,8 +137,7 @@ class Flight:
                     for name, output in self._ticket.wait().items():
                         np.copyto(self._outputs[name], output)
                 except BaseException as error:
-                    del plan
-                    self._plans.drop()
+                    self._plans.discard(plan)
                     if not isinstance(error, DeviceError):
                         raise
                     self._error = error
