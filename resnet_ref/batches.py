@@ -1,7 +1,7 @@
 """Image files as a model takes them, a batch at a time, read by other threads while it computes."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -28,7 +28,7 @@ def computed(
     size: int,
     unreadable: Callable[[ImageError], None],
     end_points: Sequence[str] | None = None,
-) -> Iterator[tuple[list[Path], Any]]:
+) -> Generator[tuple[list[Path], Any], None, None]:
     """(files, what the model gives for them) for each of `batches`, in order."""
     names: deque[list[Path]] = deque()
 
@@ -47,7 +47,7 @@ def computed(
 
 def batches(
     model: Model, files: Sequence[Path], size: int, unreadable: Callable[[ImageError], None]
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """(files, images [n, H, W, 3]) for up to `size` files at a time, preprocessed as the weights file says.
 
     While a batch is in use the next is read, or as many images as there are readers. A file that is no image goes to
@@ -72,7 +72,9 @@ def reader_count(device: str) -> int:
     return min(thread_count(None), MOST_READERS) if device == "gpu" else 1
 
 
-def _ahead(read: Callable[[Path], Image], files: Sequence[Path], count: int, readers: int) -> Iterator["Future[Image]"]:
+def _ahead(
+    read: Callable[[Path], Image], files: Sequence[Path], count: int, readers: int
+) -> Generator["Future[Image]", None, None]:
     """read(file) of each file, in order; whoever has got one finds the next `count` of them begun."""
     pool = ThreadPoolExecutor(readers, "resnet-ref reader")
     try:

@@ -150,10 +150,19 @@ def test_any_other_error_of_a_reader_comes_through(
         list(batches.batches(model, pictures, 2, never))
 
 
-def test_who_stops_early_stops_the_readers(model: Any, pictures: list[Path], readers: int) -> None:
-    found = batches.batches(model, pictures, 2, never)
+def test_who_stops_early_waits_for_what_is_being_read_and_for_no_more(
+    model: Any, pictures: list[Path], readers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr(batches, "read_image", watched := Watched(lambda n: n > 10 and gate.wait(FAR) and None))
+    found = batches.batches(model, pictures, 10, never)
     next(found)
+    watched.wait_for(10 + readers)
+    timer = threading.Timer(0.3, gate.set)
+    timer.start()
     found.close()
+    assert len(watched.begun) == 10 + readers
+    timer.join()
 
 
 def test_a_gpu_has_a_reader_for_each_core_up_to_eight_and_a_cpu_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,6 +161,22 @@ def test_an_interruption_ends_it_at_once() -> None:
         list(echoes(2).map(batches()))
 
 
+def test_what_waits_when_it_ends_is_not_computed() -> None:
+    gate = threading.Event()
+    models = [Echo(0, 0, gate), Echo(1, 0, gate)]
+    timer = threading.Timer(0.3, gate.set)
+
+    def batches() -> Iterator[int]:
+        yield from range(3)  # 0 and 1 are at work now, 2 waits
+        timer.start()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(Fleet(models).map(batches()))  # type: ignore[arg-type]
+    assert [model.got for model in models] == [[0], [1]]
+    timer.join()
+
+
 def test_wrong_images_and_names_are_the_models_errors(tiny_file: Path) -> None:
     models = Fleet([load_model(tiny_file, device="cpu")])
     with pytest.raises(ShapeError, match="has no end point 'block9'"):

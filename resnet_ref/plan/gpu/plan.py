@@ -81,7 +81,7 @@ class Ticket:
 
     def wait(self) -> Mapping[str, HostArray]:
         """The outputs in memory that the plan's next batch overwrites."""
-        pass
+        self._event.synchronize()
         return self._outputs
 
 
