@@ -20,10 +20,10 @@ class Arrays(Protocol):
         """ShapeError that begins with `where` for a value that is none of its arrays."""
 
     def contiguous(self, array: Array) -> Array:
-        """The array itself, or a C-contiguous copy."""
+        """The array itself, or a copy: C-contiguous, and aligned as kernels want it."""
 
-    def is_writeable(self, array: Array) -> bool:
-        """Whether a result may be written into it."""
+    def unfit_as_out(self, array: Array) -> str | None:
+        """Why kernels cannot write a result into one of its arrays, which is contiguous; None where they can."""
 
     def take(self, value: Any, dtype: "np.dtype[Any]") -> Array:
         """A NumPy array, or one of its own, as its own: contiguous, in that dtype, perhaps the value itself."""
@@ -52,9 +52,9 @@ class HostArrays:
         """See Arrays."""
         return np.ascontiguousarray(array)
 
-    def is_writeable(self, array: Array) -> bool:
-        """Whether NumPy lets it be written."""
-        return bool(array.flags.writeable)
+    def unfit_as_out(self, array: Array) -> str | None:
+        """See Arrays."""
+        return None if array.flags.writeable else f"be writeable; pass np.empty({list(array.shape)})"
 
     def take(self, value: Any, dtype: "np.dtype[Any]") -> Array:
         """See Arrays."""

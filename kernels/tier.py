@@ -266,8 +266,8 @@ class Tier:
                 raise ShapeError(f"{kernel}: {name} must have shape {list(shape)}, got {list(present.shape)}")
             if name == "out" and not present.flags.c_contiguous:
                 raise ShapeError(f"{kernel}: out must be contiguous; pass np.empty({list(shape)})")
-            if name == "out" and not self.arrays.is_writeable(present):
-                raise ShapeError(f"{kernel}: out must be writeable; pass np.empty({list(shape)})")
+            if name == "out" and (unfit := self.arrays.unfit_as_out(present)) is not None:
+                raise ShapeError(f"{kernel}: out must {unfit}")
 
     def _same_dtype(self, kernel: str, x: Array, **arrays: Array | None) -> None:
         for name, array in arrays.items():

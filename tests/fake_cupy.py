@@ -27,6 +27,7 @@ class Array:
 
     def __init__(self, held: Any, index: int) -> None:
         self.held = held
+        self.data = SimpleNamespace(ptr=held.ctypes.data)
         self.device = SimpleNamespace(id=index)
 
     def __array__(self, *_: Any) -> Any:
@@ -145,17 +146,15 @@ class FakeCupy:
             raise OutOfMemoryError(f"Out of memory allocating {held.nbytes:,} bytes")
         return Array(held, self.current)
 
-    def array(self, host: Any, order: str) -> Array:
-        made = self.empty(host.shape, host.dtype)
+    def array(self, source: Any, dtype: Any = None, order: str = "C") -> Array:
+        host = source.held if isinstance(source, Array) else source
+        made = self.empty(host.shape, dtype or host.dtype)
         made.held[...] = host
         return made
 
     def asnumpy(self, array: Array) -> Any:
         self._may_fail()
         return array.held.copy()
-
-    def ascontiguousarray(self, array: Array, dtype: Any) -> Array:
-        return Array(np.ascontiguousarray(array.held, dtype), self.current)
 
     def from_dlpack(self, value: Any) -> Array:
         return Array(value.held, value.device.id)

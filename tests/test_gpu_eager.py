@@ -11,7 +11,8 @@ from conftest import TINY
 from tiers import GPU_TIERS, Gpus, gpu_named
 from variables import random_variables
 
-from resnet_ref import ShapeError, WeightsError, resnet_utils, resnet_v1
+from resnet_ref import ShapeError, WeightsError, kernels, resnet_utils, resnet_v1
+from resnet_ref.kernels.geometry import valid
 from resnet_ref.network import Network
 
 NETWORK = Network.from_json(TINY)
@@ -121,3 +122,22 @@ def test_an_empty_batch_on_the_device_gives_empty_results(gpu: Any) -> None:
 def test_subsample_and_stacks_run_on_the_device_too(gpu: Any) -> None:
     x = np.random.default_rng(5).standard_normal((2, 7, 6, 3)).astype(np.float32)
     np.testing.assert_array_equal(resnet_utils.subsample(x, 2, device="gpu"), x[:, ::2, ::2])
+
+
+def test_arrays_may_begin_anywhere_but_out_begins_where_fours_do(gpu: Any) -> None:
+    """A slice of a larger array is contiguous, yet no multiple of 16 bytes from its begin."""
+    rng = np.random.default_rng(6)
+    x, w, bias, residual = (
+        rng.integers(-4, 5, s).astype(np.float32) for s in [(1, 3, 5, 4), (1, 1, 4, 8), (8,), (1, 3, 5, 8)]
+    )
+
+    def late(array: Any) -> Any:
+        return gpu.upload(np.append(np.float32(9), array))[1:].reshape(array.shape)
+
+    tier = kernels.on("gpu")
+    given = {"bias": late(bias), "residual": late(residual)}
+    y = tier.conv2d(late(x), late(w), valid(1), valid(1), **given)
+    want = kernels.on("definition").conv2d(x, w, valid(1), valid(1), bias=bias, residual=residual)
+    np.testing.assert_array_equal(gpu.download(y), want)
+    with pytest.raises(ShapeError, match="conv2d: out must begin at a multiple of 16 bytes; pass cupy.empty"):
+        tier.conv2d(late(x), late(w), valid(1), valid(1), out=late(want))

@@ -138,14 +138,6 @@ struct Loader {
 __device__ __forceinline__ int row_four(int four, int ty) { return four * (BM / (TM / 4)) + ty * 4; }
 __device__ __forceinline__ int column_four(int four, int tx) { return four * (BN / (TN / 4)) + tx * 4; }
 
-__device__ __forceinline__ void spread(float *to, float4 four)
-{
-    to[0] = four.x;
-    to[1] = four.y;
-    to[2] = four.z;
-    to[3] = four.w;
-}
-
 // sums += the product of the tiles.
 __device__ __forceinline__ void multiply(const Tiles &tiles, float (&sums)[TM][TN], int ty, int tx)
 {

@@ -112,6 +112,7 @@ def conv2d_into(
     sums, during = (workspace, NOTHING) if is_split else (y, epilogue)
     tile, depth = way.tile, math.prod(w.shape[:3])
     grid = (-(-n * oh * ow // tile.bm), -(-f // tile.bn), way.splits)
+    int32(grid[0] * tile.bm)  # threads number pixels with int, those behind the last too
     sizes = int32(*x.shape, oh, ow, f, *_taps(rows, cols), k_per_split(way, depth))
     arguments = (x, w, during.bias, during.residual, sums, *sizes, *during.numbers)
     compiled = source_of(way, x.shape[3], f, rows, cols)

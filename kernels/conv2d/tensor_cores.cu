@@ -90,14 +90,6 @@ __device__ __forceinline__ void write(unsigned *to, const unsigned (&words)[4])
     *(uint4 *)to = make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-__device__ __forceinline__ void spread(float *to, const float4 &four)
-{
-    to[0] = four.x;
-    to[1] = four.y;
-    to[2] = four.z;
-    to[3] = four.w;
-}
-
 // A thread's part of the loads: what it gathers of A, and its numbers in registers on their way to shared memory.
 struct Loader {
     Tap taps[TAPS];

@@ -6,6 +6,7 @@ import numpy as np
 
 from resnet_ref.errors import ShapeError
 from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.cuda.launch import ALIGNMENT
 from resnet_ref.kernels.cuda.runtime import Runtime
 
 
@@ -31,11 +32,13 @@ class DeviceArrays:
 
     def contiguous(self, array: Array) -> Array:
         """See Arrays."""
-        return array if array.flags.c_contiguous else self.runtime.contiguous(array, array.dtype)
+        return self.runtime.contiguous(array, array.dtype)
 
-    def is_writeable(self, array: Array) -> bool:
-        """CuPy's arrays are."""
-        return True
+    def unfit_as_out(self, array: Array) -> str | None:
+        """See Arrays."""
+        if self.runtime.contiguous(array, array.dtype) is array:
+            return None
+        return f"begin at a multiple of {ALIGNMENT} bytes; pass cupy.empty({list(array.shape)}, cupy.float32)"
 
     def take(self, value: Any, dtype: "np.dtype[Any]") -> Array:
         """See Arrays; ShapeError for an array of another device."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from resnet_ref.errors import DeviceError
 from resnet_ref.kernels.arrays import Array
-from resnet_ref.kernels.cuda.launch import Launch, Source
+from resnet_ref.kernels.cuda.launch import ALIGNMENT, Launch, Source
 from resnet_ref.kernels.cuda.runtime import Event, Graph, HostArray, Stream
 
 LEAST_CAPABILITY = 75  # what CUDA 13's compiler still compiles for
@@ -85,7 +85,7 @@ class CupyRuntime:
         self.architecture = f"sm_{capability}"
         if int(capability) < LEAST_CAPABILITY:
             found, least = (f"{number / 10:.1f}" for number in (int(capability), LEAST_CAPABILITY))
-            raise DeviceError(f"{self}: compute capability {found} is older than {least}; use device=\"cpu\"")
+            raise DeviceError(f'{self}: compute capability {found} is older than {least}; use device="cpu"')
 
     def __repr__(self) -> str:
         return f"gpu:{self.index} ({self.name})"
@@ -122,10 +122,12 @@ class CupyRuntime:
         with self._failing():
             return self._cp.asnumpy(array)
 
-    def contiguous(self, array: Array, dtype: Any) -> Array:
-        """The array itself, or a copy that is C-contiguous and of the dtype."""
+    def contiguous(self, array: Any, dtype: Any) -> Array:
+        """The array itself, or a copy, that is C-contiguous, of the dtype, and begins at a multiple of ALIGNMENT."""
+        if array.flags.c_contiguous and array.dtype == dtype and array.data.ptr % ALIGNMENT == 0:
+            return array
         with self._failing():
-            return self._cp.ascontiguousarray(array, dtype)
+            return self._cp.array(array, dtype, order="C")
 
     def launch(self, launch: Launch) -> None:
         """Run a kernel in the current stream."""

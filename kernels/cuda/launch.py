@@ -18,6 +18,7 @@ OPTIONS = ("-std=c++17",)
 _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 MOST_THREADS = 1024  # of a block
 MOST_BLOCKS = ((1 << 31) - 1, 65535, 65535)  # of a grid, by axis
+ALIGNMENT = 16  # bytes, at which kernels that read in fours want an array to begin
 ADDRESSABLE = (1 << 31) - 1  # elements of an array: kernels index with int
 BLOCK = 256  # threads of a block where nothing speaks for another number
 BLOCKS_PER_SM = 32  # of a kernel that walks its elements in a grid-stride loop
@@ -97,7 +98,9 @@ def int32(*values: int) -> tuple[np.int32, ...]:
     """Whole numbers as `int` parameters; DeviceError for one that is none."""
     for value in values:
         if abs(value) > ADDRESSABLE:
-            raise DeviceError(f"{value} is more than the {ADDRESSABLE} that a gpu kernel counts to; give fewer images")
+            raise DeviceError(
+                f"{value} is more than the {ADDRESSABLE} that a gpu kernel counts to; give fewer images at a time"
+            )
     return tuple(map(np.int32, values))
 
 

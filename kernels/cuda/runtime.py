@@ -75,7 +75,7 @@ class Runtime(Protocol):
         """An array's copy in NumPy, once all that the current stream does before is done."""
 
     def contiguous(self, array: Array, dtype: Any) -> Array:
-        """The array itself, or a copy of it that is C-contiguous and of the dtype."""
+        """The array itself, or a copy, that is C-contiguous, of the dtype, and begins at a multiple of ALIGNMENT."""
 
     def launch(self, launch: Launch) -> None:
         """Run a kernel in the current stream; nothing, where its grid is empty."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_ref.errors import DeviceError
+from resnet_ref.kernels.cuda.launch import ALIGNMENT as ALIGNED
 from resnet_ref.kernels.cuda.launch import Launch, Source
 
 from . import launching
@@ -96,7 +97,7 @@ class EmulatedRuntime:
     def contiguous(self, array: DeviceArray, dtype: Any) -> DeviceArray:
         """The array itself, or a copy of it that is C-contiguous and of the dtype."""
         self._require_own(array)
-        if array.flags.c_contiguous and array.dtype == dtype:
+        if array.flags.c_contiguous and array.dtype == dtype and array.place.offset % ALIGNED == 0:
             return array
         result = self.empty(array.shape, dtype)
         source = self._memory(array, self._current.stream)
