@@ -20,8 +20,8 @@ from resnet_ref.bench.agreement import allowed
 from resnet_ref.kernels.cuda.cupy_runtime import cupy
 from resnet_ref.kernels.cuda.peak import copy_peak, fma_peak
 from resnet_ref.kernels.geometry import Window, fixed, same, valid
-from resnet_ref.plan.offer import PRECISIONS_OF
 from resnet_ref.network import Network
+from resnet_ref.plan.offer import PRECISIONS_OF
 from resnet_ref.random_weights import random_variables
 
 # x [N, H, W, C], F, rows, cols: C and F divisible by 4 or not, one tap or several, few pixels and many products (which

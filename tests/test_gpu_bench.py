@@ -25,8 +25,8 @@ from resnet_ref.bench.process import Outputs, job_of
 from resnet_ref.bench.traffic import least_bytes
 from resnet_ref.kernels import Tier
 from resnet_ref.kernels.cuda.peak import CHAINS, STEPS, copy_peak, fma_peak
-from resnet_ref.plan.offer import PRECISIONS_OF
 from resnet_ref.network import Network
+from resnet_ref.plan.offer import PRECISIONS_OF
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"rounds": 1, "repeats": 2}

@@ -139,5 +139,5 @@ def test_arrays_may_begin_anywhere_but_out_begins_where_fours_do(gpu: Any) -> No
     y = tier.conv2d(late(x), late(w), valid(1), valid(1), **given)
     want = kernels.on("definition").conv2d(x, w, valid(1), valid(1), bias=bias, residual=residual)
     np.testing.assert_array_equal(gpu.download(y), want)
-    with pytest.raises(ShapeError, match="conv2d: out must begin at a multiple of 16 bytes; pass cupy.empty"):
+    with pytest.raises(ShapeError, match=r"conv2d: out must begin at a multiple of 16 bytes; pass cupy.empty"):
         tier.conv2d(late(x), late(w), valid(1), valid(1), out=late(want))
