@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 from resnet_ref.errors import DeviceError
 from resnet_ref.kernels import geometry
+from resnet_ref.kernels.conv2d.tiles import PRECISIONS as GPU_PRECISIONS
 from resnet_ref.kernels.cuda.cupy_runtime import cupy_runtime, has_trace_of_gpu
 from resnet_ref.kernels.cuda.hosted import hosted
 from resnet_ref.kernels.cuda.runtime import Runtime
@@ -45,7 +46,10 @@ def on(device: str, threads: int | None = None, *, precision: str = "float32", l
     if not isinstance(device, str) or device not in _DTYPES:
         raise DeviceError(f"device must be one of {', '.join(DEVICES)}; got {device!r}")
     if precision != "float32":
-        raise DeviceError(f'the kernels of device {device!r} know no precision {precision!r}; those of "gpu" do')
+        coarser = " and ".join(GPU_PRECISIONS[1:])
+        raise DeviceError(
+            f'layer by layer device {device!r} computes in float32, not in {precision!r}; device "gpu" does in {coarser}'
+        )
     tier = Tier(device, partial(_load, device), _DTYPES[device], threads=count if device == "cpu" else None)
     if load:
         tier.load()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from resnet_ref.errors import ImageError, WeightsError
 from resnet_ref.fleet import Fleet
 from resnet_ref.images import read_image
+from resnet_ref.kernels import Tier
 from resnet_ref.kernels.vector.executor import thread_count
 from resnet_ref.model import Model
 
@@ -59,7 +60,7 @@ def batches(
             f"{model.weights.path} names no preprocessing, so image files cannot be prepared for it; "
             'save it with preprocessing=dict(name="vgg"), or call the model with arrays'
         )
-    readers = reader_count(model.tier.device)
+    readers = reader_count(model.tier)
     with closing(_ahead(lambda file: preprocessing(read_image(file)), files, max(size, readers), readers)) as images:
         for start in range(0, len(files), size):
             batch = _batch(files[start : start + size], images, unreadable)
@@ -67,9 +68,9 @@ def batches(
                 yield batch
 
 
-def reader_count(device: str) -> int:
-    """How many threads read images for a device. A cpu that computes has no more than one to spare."""
-    return min(thread_count(None), MOST_READERS) if device == "gpu" else 1
+def reader_count(tier: Tier) -> int:
+    """How many threads read images: of a cpu as many as compute, else as many as this process may run on."""
+    return min(tier.threads if tier.device == "cpu" else thread_count(None), MOST_READERS)
 
 
 def _ahead(

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cuda_on_cpu.runtime import EmulatedRuntime
 from PIL import Image
 
-from resnet_ref import DeviceError, ImageError, WeightsError, batches, load_model, save_weights
+from resnet_ref import DeviceError, ImageError, WeightsError, batches, kernels, load_model, save_weights
 from resnet_ref.fleet import Fleet
 from resnet_ref.images import read_image
 
@@ -40,7 +41,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(params=[1, 2, 8])
 def readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(batches, "reader_count", lambda device: request.param)
+    monkeypatch.setattr(batches, "reader_count", lambda tier: request.param)
     return int(request.param)
 
 
@@ -165,10 +166,14 @@ def test_who_stops_early_waits_for_what_is_being_read_and_for_no_more(
     timer.join()
 
 
-def test_a_gpu_has_a_reader_for_each_core_up_to_eight_and_a_cpu_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_are_as_many_readers_as_threads_up_to_eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = kernels.on_runtime(EmulatedRuntime())
     for cores, expected in ((1, 1), (6, 6), (64, 8)):
         monkeypatch.setattr(batches, "thread_count", lambda threads, cores=cores: cores)
-        assert [batches.reader_count(device) for device in ("gpu", "cpu", "definition")] == [expected, 1, 1]
+        assert batches.reader_count(gpu) == expected
+        assert batches.reader_count(kernels.on("definition")) == expected
+        assert batches.reader_count(kernels.on("cpu", threads=cores, load=False)) == expected
+    assert batches.reader_count(kernels.on("cpu", threads=3, load=False)) == 3
 
 
 def test_a_weights_file_without_preprocessing_is_an_error(

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from accuracy import error
 from conftest import Run
+from recordings import record_definition
 from tiers import GPU_TIERS, gpu_named
 
-from resnet_ref import DeviceError, ShapeError, load_model
+from resnet_ref import DeviceError, ShapeError, load_model, load_weights
 from resnet_ref.accuracy import COARSER, Rule
 from resnet_ref.images import read_image
 from resnet_ref.plan.offer import PRECISIONS_OF
@@ -136,3 +137,22 @@ def test_the_commands_run_on_it_and_say_which_precision_ran(
     assert json.loads(out)["step"]
     status, _, err = run("trace", photos[0], "--profile", *common)
     assert (status, "bench --device gpu --profile" in err) == (2, True)
+
+
+def test_verify_runs_in_each_precision_and_says_so(
+    gpu: Any, run: Run, tmp_path: Path, tiny_file: Path, photos: list[Path]
+) -> None:
+    """Coarse products are allowed as much more as they are coarser, and not within what float32 is allowed."""
+    file = record_definition(tmp_path / "r.h5", load_weights(tiny_file), photos, device="cpu")
+    for precision in PRECISIONS_OF["gpu"]:
+        status, out, err = run("verify", tiny_file, file, "--device", "gpu", "--precision", precision, "--json")
+        assert (status, err) == (0, "")
+        found = json.loads(out)
+        assert (found["device"], found["precision"]) == ("gpu", precision)
+        times = 4 * COARSER.get(precision, 1)
+        assert f"at most {times} x slim's" in found["tolerance"]
+        logits = next(row for row in found["end_points"] if row["name"] == "tiny/logits")
+        assert (logits["shares"]["ours is right"] * times > 4) == (precision in COARSER)
+    status, _, err = run("verify", tiny_file, file, "--device", "cpu", "--precision", "bfloat16")
+    assert status == 2
+    assert 'device "gpu" does in tf32x3 and tf32 and bfloat16' in err
