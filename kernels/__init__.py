@@ -48,7 +48,8 @@ def on(device: str, threads: int | None = None, *, precision: str = "float32", l
     if precision != "float32":
         coarser = " and ".join(GPU_PRECISIONS[1:])
         raise DeviceError(
-            f'layer by layer device {device!r} computes in float32, not in {precision!r}; device "gpu" does in {coarser}'
+            f"layer by layer device {device!r} computes in float32, not in {precision!r}; "
+            f'device "gpu" does in {coarser}'
         )
     tier = Tier(device, partial(_load, device), _DTYPES[device], threads=count if device == "cpu" else None)
     if load:

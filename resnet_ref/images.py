@@ -35,8 +35,32 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Warning filters belong to the process: two threads restoring them in the wrong order would leave ours in place.
-_WARNINGS_SILENCED = threading.Lock()
+
+class _Silence:
+    """No warnings while anyone is in here. Filters belong to the process: the first sets them, the last restores them,
+    and threads decode at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = warnings.catch_warnings()
+                self._before.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._before.__exit__(None, None, None)
+
+
+_silence = _Silence()
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
@@ -68,10 +92,8 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
 
 def _decoded(path: Path, file: BinaryIO) -> NDArray[np.uint8]:
     try:
-        with _WARNINGS_SILENCED, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(file, formats=_formats()) as image:
-                return _rgb(path, _upright(image))
+        with _silence, Image.open(file, formats=_formats()) as image:
+            return _rgb(path, _upright(image))
     except ImageError:
         raise
     except UnidentifiedImageError as error:

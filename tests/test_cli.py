@@ -1,6 +1,5 @@
 """The command line: what it prints, what it writes, and one line of stderr for whatever goes wrong."""
 
-import importlib
 import json
 import os
 from collections import Counter
@@ -13,17 +12,13 @@ import h5py
 import numpy as np
 import pytest
 from conftest import TINY, TINY_LABELS, Run
-from fake_cupy import FakeCupy
-from tiers import Gpus
 from variables import random_variables
 
-from resnet_ref import fleet, load_model, load_weights, save_weights
-from resnet_ref.bench import machine
+from resnet_ref import load_model, load_weights, save_weights
 from resnet_ref.images import read_image
 from resnet_ref.network import Network
 from resnet_ref.plan import planner
 
-devices = importlib.import_module("resnet_ref.cli.devices")
 COMMANDS = ("classify", "features", "convert", "summary", "record", "verify", "trace", "bench", "devices")
 
 
@@ -181,26 +176,6 @@ def test_results_name_the_precision_that_ran(run: Run, tiny_file: Path, photos: 
             assert (file.attrs["device"], file.attrs["precision"]) == ("definition", precision)
 
 
-def test_two_gpus_write_the_features_that_one_writes(
-    run: Run, tiny_file: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Gpus(monkeypatch, 2)
-    monkeypatch.setattr(fleet, "device_count", lambda: 2)
-    found = {}
-    for device, count in (("gpu", 2), ("auto", 2), ("gpu:1", 1)):
-        output = tmp_path / f"{count}.h5"
-        line = ("features", *photos, *photos[:2], "-o", output, "--weights", tiny_file, "--batch-size", 2)
-        assert run(*line, "--device", device, "--precision", "tf32")[0] == 0
-        with h5py.File(output) as file:
-            ran = {"device": "gpu", "devices": count, "precision": "tf32"}
-            assert dict(file.attrs) == {"network": "resnet_v1", "scope": "tiny", **ran}
-            found[device] = file["global_pool"][()]
-    assert found["gpu"].shape == (5, 1, 1, 20)
-    assert found["gpu"].any(axis=(1, 2, 3)).all()
-    for values in found.values():
-        np.testing.assert_array_equal(values, found["gpu"])
-
-
 def test_features_default_is_the_global_pool(run: Run, tiny_file: Path, photos: list[Path], tmp_path: Path) -> None:
     status, out, _ = run("features", photos[0], "--output", tmp_path / "f.h5", "--weights", tiny_file)
     assert status == 0
@@ -342,24 +317,6 @@ def test_devices_lists_what_there_is_and_where_auto_leads(run: Run) -> None:
     assert found["auto"]["what"].startswith("takes gpu:0" if first["available"] else f"takes cpu: {first['what']}")
     assert all(found[name]["available"] for name in ("definition", "cpu", "auto"))
     assert [line.split()[0] for line in run("devices")[1].splitlines()] == list(found)
-
-
-def test_devices_lists_every_gpu_with_its_memory_and_versions(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    emulated = Gpus(monkeypatch, 2)
-    emulated[1].name = "other"
-    fake = FakeCupy(count=3, memory=5 << 30)
-    fake.__version__ = "14.2.0"  # type: ignore[attr-defined]
-    monkeypatch.setattr(machine, "cupy", lambda: fake)
-    monkeypatch.setattr(devices, "device_count", lambda: 3)
-    found = {entry["device"]: entry for entry in json.loads(run("devices", "--json")[1])}
-    assert list(found) == ["definition", "cpu", "gpu:0", "gpu:1", "gpu:2", "auto"]
-    for name, entry in zip(("emulated", "other"), (found["gpu:0"], found["gpu:1"]), strict=True):
-        assert entry["available"]
-        assert (entry["name"], entry["architecture"], entry["memory"]) == (name, "sm_90", 5 << 30)
-        assert f"{name}, sm_90, 5.0 GiB, float32, tf32x3, tf32 or bfloat16, driver " in entry["what"]
-        assert entry["what"].endswith("CuPy 14.2.0")
-    assert (found["gpu:2"]["available"], found["gpu:2"]["what"]) == (False, 'there is no device "gpu:2"')
-    assert found["auto"]["what"] == "takes gpu:0; classify and features take every gpu"
 
 
 NARROW = {

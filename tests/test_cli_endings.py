@@ -66,7 +66,7 @@ def test_a_file_name_that_is_no_text_is_taken_all_the_same(
 
 def test_ctrl_c_is_one_word_and_status_130(run: Run, monkeypatch: pytest.MonkeyPatch, photos: list[Path]) -> None:
     for error in (KeyboardInterrupt(), click.Abort()):
-        monkeypatch.setattr(classify, "load_model", lambda *a, error=error, **k: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(classify, "open_fleet", lambda *a, error=error, **k: (_ for _ in ()).throw(error))
         status, out, err = run("classify", photos[0])
         assert (status, out) == (130, "")
         assert err.strip() == "resnet-ref: interrupted"
@@ -75,14 +75,14 @@ def test_ctrl_c_is_one_word_and_status_130(run: Run, monkeypatch: pytest.MonkeyP
 def test_too_little_memory_is_one_line_with_advice(
     run: Run, monkeypatch: pytest.MonkeyPatch, photos: list[Path]
 ) -> None:
-    monkeypatch.setattr(classify, "load_model", lambda *a, **k: (_ for _ in ()).throw(MemoryError("9 GiB")))
+    monkeypatch.setattr(classify, "open_fleet", lambda *a, **k: (_ for _ in ()).throw(MemoryError("9 GiB")))
     status, out, err = run("classify", photos[0])
     assert (status, out) == (2, "")
     assert err == "resnet-ref: not enough memory (9 GiB); use fewer or smaller images, or a smaller --batch-size\n"
 
 
 def test_a_failed_check_is_status_1(run: Run, monkeypatch: pytest.MonkeyPatch, photos: list[Path]) -> None:
-    monkeypatch.setattr(classify, "load_model", lambda *a, **k: (_ for _ in ()).throw(VerificationError("a\nb")))
+    monkeypatch.setattr(classify, "open_fleet", lambda *a, **k: (_ for _ in ()).throw(VerificationError("a\nb")))
     assert run("classify", photos[0]) == (1, "", "resnet-ref: a b\n")
 
 

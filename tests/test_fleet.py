@@ -1,5 +1,7 @@
 """Several devices as one: each gets its turn, results come in order, and nothing is left behind however it ends."""
 
+import importlib
+import json
 import logging
 import threading
 import weakref
@@ -7,13 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+from conftest import Run
+from fake_cupy import FakeCupy
 from tiers import Gpus
 
 from resnet_ref import DeviceError, ShapeError, fleet, load_model
+from resnet_ref.bench import machine
 from resnet_ref.fleet import Fleet, open_fleet
 
+devices = importlib.import_module("resnet_ref.cli.devices")
 SIZES = (2, 3, 1, 2, 2, 3, 1)
 BATCHES = [(np.random.default_rng(n).standard_normal((n, 29, 26, 3)) * 60).astype(np.float32) for n in SIZES]
 FAR = 60  # seconds: a wait that takes so long is a deadlock
@@ -281,3 +288,41 @@ def test_a_fleet_of_nothing_and_a_wrong_device_are_errors(tiny_file: Path) -> No
         open_fleet(tiny_file, "tpu")
     with pytest.raises(DeviceError, match="precision"):
         open_fleet(tiny_file, "cpu", "float16")
+
+
+def test_two_gpus_write_the_features_that_one_writes(
+    run: Run, tiny_file: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Gpus(monkeypatch, 2)
+    monkeypatch.setattr(fleet, "device_count", lambda: 2)
+    found = {}
+    for device, count in (("gpu", 2), ("auto", 2), ("gpu:1", 1)):
+        output = tmp_path / f"{count}.h5"
+        line = ("features", *photos, *photos[:2], "-o", output, "--weights", tiny_file, "--batch-size", 2)
+        assert run(*line, "--device", device, "--precision", "tf32")[0] == 0
+        with h5py.File(output) as file:
+            ran = {"device": "gpu", "devices": count, "precision": "tf32"}
+            assert dict(file.attrs) == {"network": "resnet_v1", "scope": "tiny", **ran}
+            found[device] = file["global_pool"][()]
+    assert found["gpu"].shape == (5, 1, 1, 20)
+    assert found["gpu"].any(axis=(1, 2, 3)).all()
+    for values in found.values():
+        np.testing.assert_array_equal(values, found["gpu"])
+
+
+def test_devices_lists_every_gpu_with_its_memory_and_versions(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    emulated = Gpus(monkeypatch, 2)
+    emulated[1].name = "other"
+    fake = FakeCupy(count=3, memory=5 << 30)
+    fake.__version__ = "14.2.0"  # type: ignore[attr-defined]
+    monkeypatch.setattr(machine, "cupy", lambda: fake)
+    monkeypatch.setattr(devices, "device_count", lambda: 3)
+    found = {entry["device"]: entry for entry in json.loads(run("devices", "--json")[1])}
+    assert list(found) == ["definition", "cpu", "gpu:0", "gpu:1", "gpu:2", "auto"]
+    for name, entry in zip(("emulated", "other"), (found["gpu:0"], found["gpu:1"]), strict=True):
+        assert entry["available"]
+        assert (entry["name"], entry["architecture"], entry["memory"]) == (name, "sm_90", 5 << 30)
+        assert f"{name}, sm_90, 5.0 GiB, float32, tf32x3, tf32 or bfloat16, driver " in entry["what"]
+        assert entry["what"].endswith("CuPy 14.2.0")
+    assert (found["gpu:2"]["available"], found["gpu:2"]["what"]) == (False, 'there is no device "gpu:2"')
+    assert found["auto"]["what"] == "takes gpu:0; classify and features take every gpu"

@@ -6,10 +6,9 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_ref.cli.options import as_json, echo_json, echo_text
+from resnet_ref.cli.options import Device, as_json, echo_json, echo_text
 from resnet_ref.errors import WeightsError
 from resnet_ref.images import read_image
-from resnet_ref.kernels import DEVICES
 from resnet_ref.model import Model, load_model
 from resnet_ref.pages.render import require_pages
 from resnet_ref.tracing.chrome import write_chrome_trace
@@ -29,7 +28,7 @@ from resnet_ref.weights.atomic import require_another
 @click.option("--end-point", metavar="NAME", help="As slim names it; or a layer's scope, such as resnet_v1_50/pool1.")
 @click.option("--at", type=int, nargs=3, metavar="Y X C", help="Row, column, channel; 0 0 C of an end point [N, C].")
 @click.option("--weights", metavar="FILE", help="A weights file; without it, the shipped digits network.")
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
+@click.option("--device", type=Device(), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(1, 1024), help="Of the cpu; all there are if not given.")
 @click.option("--top", type=click.IntRange(1, 100), default=8, show_default=True, help="Inputs to show of each value.")
 @click.option("--profile", "profiled", is_flag=True, help="Time every kernel call of a run instead.")

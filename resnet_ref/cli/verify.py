@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 
-from resnet_ref.cli.options import as_json, echo_error, echo_json, echo_text, progress_bar, weights_or_digits
+from resnet_ref.cli.options import Device, as_json, echo_error, echo_json, echo_text, progress_bar, weights_or_digits
 from resnet_ref.images import find_images
-from resnet_ref.kernels import DEVICES
 from resnet_ref.pages.render import require_pages
 from resnet_ref.plan.offer import PRECISIONS
 from resnet_ref.recording import Recording, open_recording
@@ -28,7 +27,7 @@ from resnet_ref.weights_file import Weights, load_weights
     "--live", is_flag=True, help="Run slim now, on images (needs the extra `oracle`), in place of a recording."
 )
 @click.option("--source", metavar="CHECKPOINT", help="With --live: what slim runs; if not given, the weights file.")
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
+@click.option("--device", type=Device(), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True)
 @click.option("--threads", type=click.IntRange(1, 1024), help="Of the cpu; all there are if not given.")
 @click.option("--training", is_flag=True, help="Run with batch norm in training mode, as slim was.")
