@@ -100,7 +100,7 @@ class Library:
         """The place in the .cu file; what is inlined there lies in the headers of this folder."""
         found = subprocess.run(["addr2line", "-i", "-e", str(self.path), hex(at - 1)], capture_output=True, text=True)
         places = [line.split(" ")[0] for line in found.stdout.splitlines()]
-        places = [place.removeprefix(f"{FOLDER}/") for place in places]
+        places = [place.rpartition(f"/{FOLDER.name}/")[2] for place in places]
         places = [place for place in places if place[0] != "?" and not (FOLDER / place.split(":")[0]).exists()]
         return f" ({places[0]})" if places else ""
 
