@@ -109,6 +109,7 @@ def test_a_full_device_is_an_error_that_leaves_the_runtime_usable(machine: Any) 
         fake_cupy.CUDARuntimeError("cudaErrorLaunchFailure: unspecified"),
         fake_cupy.CUDADriverError("CUDA_ERROR_INVALID_VALUE"),
         fake_cupy.CompileException("error: expected a ;"),
+        RuntimeError("CuPy failed to load libnvrtc.so.13"),
     ],
 )
 def test_a_failed_launch_is_an_error_that_leaves_the_runtime_usable(machine: Any, error: Exception) -> None:

@@ -202,7 +202,6 @@ class CupyRuntime:
     def _failing(self, what: str = "failed") -> Iterator[None]:
         """On this device; CuPy's and CUDA's errors as DeviceError."""
         cp = self._cp
-        failures = (cp.cuda.runtime.CUDARuntimeError, cp.cuda.driver.CUDADriverError, cp.cuda.compiler.CompileException)
         try:
             with cp.cuda.Device(self.index):
                 yield
@@ -210,7 +209,7 @@ class CupyRuntime:
             cp.get_default_memory_pool().free_all_blocks()
             said = f"gpu:{self.index} has too little memory: {_said(error)}; give fewer images at a time"
             raise DeviceError(said) from None
-        except failures as error:
+        except (RuntimeError, cp.cuda.compiler.CompileException) as error:  # CUDA's, and CuPy's of a missing library
             raise DeviceError(f"gpu:{self.index} {what}: {_said(error)}") from error
 
 
