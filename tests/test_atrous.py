@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiers import TIERS, tier_named
+from tiers import EMULATED, TIERS, tier_named
 
 from resnet_ref import kernels, oracle, resnet_utils
 from resnet_ref.errors import ShapeError
@@ -116,8 +116,8 @@ def test_it_is_tensorflows_convolution_with_dilations(
 ) -> None:
     x, w = whole(2, *size, 3), whole(*kernel, 3, 4, seed=1)
     want = oracle.run(lambda nets, x: nets.tf.nn.conv2d(x, w, 1, "SAME", dilations=rate), x, {}).net
-    for device in ("definition", "cpu"):
-        np.testing.assert_array_equal(atrous(kernels.on(device), x, w, rate), want, err_msg=device)
+    for device in ("definition", "cpu", EMULATED):
+        np.testing.assert_array_equal(atrous(tier_named(device), x, w, rate), want, err_msg=device)
 
 
 @pytest.mark.oracle
@@ -133,6 +133,6 @@ def test_it_is_tensorflows_atrous_conv2d_and_slims_layer(rate: int, size: tuple[
         oracle.run(lambda nets, x: nets.tf.nn.atrous_conv2d(x, w, rate, "SAME"), x, {}).net,
         oracle.run(layer, x, {"Conv/weights": w}).net,
     ]
-    for device in ("definition", "cpu"):
+    for device in ("definition", "cpu", EMULATED):
         for want in wants:
-            np.testing.assert_array_equal(atrous(kernels.on(device), x, w, rate), want, err_msg=device)
+            np.testing.assert_array_equal(atrous(tier_named(device), x, w, rate), want, err_msg=device)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiers import GPU_TIERS, tier_named
+from tiers import EMULATED, GPU_TIERS, TIERS, tier_named
 
 from resnet_ref import kernels, oracle
 from resnet_ref.errors import DeviceError, ShapeError
@@ -145,10 +145,10 @@ def test_the_definition_computes_in_float64_when_asked() -> None:
     np.testing.assert_allclose(y, by_loops(x, w, same(5, 3), same(4, 3)), rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("device", ["definition", "cpu"])
+@pytest.mark.parametrize("device", TIERS)
 def test_im2col_lays_out_rows_by_output_and_columns_by_tap_then_channel(device: str) -> None:
     x = np.array([[[1, 2], [3, 4], [5, 6]]], np.float32)[None]  # one row of three pixels, two channels
-    matrix = kernels.on(device).im2col(x, Window(2, after=1), Window(2, 2, before=1))
+    matrix = tier_named(device).im2col(x, Window(2, after=1), Window(2, 2, before=1))
     np.testing.assert_array_equal(matrix, [[0, 0, 1, 2, 0, 0, 0, 0], [3, 4, 5, 6, 0, 0, 0, 0]])
 
 
@@ -282,12 +282,12 @@ MISUSES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("device", ["definition", "cpu"])
+@pytest.mark.parametrize("device", ["definition", "cpu", EMULATED])
 @pytest.mark.parametrize(("changes", "message"), MISUSES.values(), ids=MISUSES.keys())
 def test_a_misuse_is_refused_by_name(device: str, changes: dict[str, Any], message: str) -> None:
     given = {"x": whole(2, 7, 6, 3), "w": whole(3, 2, 3, 5), "rows": valid(3), "cols": valid(2), **changes}
     with pytest.raises(ShapeError, match=message):
-        kernels.on(device).conv2d(**given)
+        tier_named(device).conv2d(**given)
 
 
 def test_a_dtype_the_device_does_not_compute_in_is_refused() -> None:
@@ -305,8 +305,8 @@ def test_a_convolution_equals_tensorflows(windows: tuple[Window, Window]) -> Non
     pads = [[0, 0], [rows.before, rows.after], [cols.before, cols.after], [0, 0]]
     steps = {"strides": (rows.stride, cols.stride), "dilations": (rows.rate, cols.rate)}
     result = oracle.run(lambda nets, x: nets.tf.nn.conv2d(nets.tf.pad(x, pads), w, padding="VALID", **steps), x, {})
-    for device in ("definition", "cpu"):
-        np.testing.assert_array_equal(kernels.on(device).conv2d(x, w, rows, cols), result.net, err_msg=device)
+    for device in ("definition", "cpu", EMULATED):
+        np.testing.assert_array_equal(tier_named(device).conv2d(x, w, rows, cols), result.net, err_msg=device)
 
 
 @pytest.mark.oracle
@@ -319,5 +319,5 @@ def test_same_and_valid_are_tensorflows_on_even_and_odd_sizes(size: int, stride:
         x = whole(2, height, width, 3)
         want = oracle.run(lambda nets, x: nets.tf.nn.conv2d(x, w, stride, padding), x, {}).net
         rows, cols = (same(n, size, stride) if padding == "SAME" else valid(size, stride) for n in (height, width))
-        for device in ("definition", "cpu"):
-            np.testing.assert_array_equal(kernels.on(device).conv2d(x, w, rows, cols), want, err_msg=device)
+        for device in ("definition", "cpu", EMULATED):
+            np.testing.assert_array_equal(tier_named(device).conv2d(x, w, rows, cols), want, err_msg=device)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from accuracy import check_rule
 from networks import CASES
+from tiers import Gpus
 from variables import random_variables
 
 from resnet_ref import oracle
@@ -14,12 +15,13 @@ pytestmark = pytest.mark.oracle
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_end_point_is_slims(name):
+def test_every_end_point_is_slims(name, monkeypatch):
+    Gpus(monkeypatch)
     case = CASES[name]
     slim = oracle.run(case.slim, case.images, random_variables, fetch_updates=case.trains)
     true_updates: dict[str, Any] = {}
     _, truth = case.ours(case.images, slim.variables, true_updates, device="definition", dtype="float64")
-    for device in ("definition", "cpu"):
+    for device in ("definition", "cpu", "gpu"):
         updates: dict[str, Any] = {}
         net, end_points = case.ours(case.images, slim.variables, updates, device=device)
         assert net.dtype == np.float32

@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 from accuracy import check_rule
 from networks import RECORDED
+from tiers import Gpus
 
 from resnet_ref import load_model
 from resnet_ref.images import read_image
 
 HERE = Path(__file__).parent
-DEVICES = ("definition", "cpu")
+DEVICES = ("definition", "cpu", "gpu")  # the emulated one
+
+
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch):
+    return Gpus(monkeypatch)
 
 
 def group(recording, prefix):
