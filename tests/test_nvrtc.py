@@ -4,6 +4,7 @@ The compiler needs no GPU. What the texts compute is tested on the CPU, and on a
 """
 
 import re
+from functools import cache
 from typing import NamedTuple
 
 import pytest
@@ -26,6 +27,7 @@ class Compiled(NamedTuple):
     spilled: int
 
 
+@cache
 def compiled(source: Source, architecture: str) -> list[Compiled]:
     """The kernels of a text; AssertionError with the compiler's log where it refuses."""
     from cupy_backends.cuda.libs import nvrtc
