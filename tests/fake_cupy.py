@@ -107,8 +107,11 @@ class FakeCupy:
                 fake._may_fail()
 
         class Event:
+            def __init__(self) -> None:
+                self.device = fake.current
+
             def record(self) -> None:
-                pass
+                assert self.device == fake.current
 
             def synchronize(self) -> None:
                 fake._may_fail()
@@ -123,7 +126,6 @@ class FakeCupy:
                 getDeviceCount=lambda: count,
                 getDeviceProperties=lambda index: properties,
                 memGetInfo=lambda: (self.memory, memory),
-                free=lambda pointer: self._may_fail(),
             ),
             driver=SimpleNamespace(CUDADriverError=CUDADriverError),
             compiler=SimpleNamespace(CompileException=CompileException),
@@ -163,13 +165,13 @@ class FakeCupy:
         return SimpleNamespace(free_bytes=lambda: 0, free_all_blocks=lambda: None)
 
     def RawModule(self, code: str, options: tuple[str, ...]) -> Any:  # noqa: N802  CuPy's name
-        self.compiled.append(options)
-
         def get_function(name: str) -> Any:
+            self.compiled.append(options)
+
             def run(grid: Any, block: Any, arguments: Any) -> None:
                 self._may_fail()
                 self.launched.append((name, grid, block, arguments))
 
             return run
 
-        return SimpleNamespace(get_function=get_function)
+        return SimpleNamespace(get_function=get_function, compile=self._may_fail)

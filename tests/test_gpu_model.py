@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 from accuracy import error
 from conftest import Run
+from cuda_on_cpu.runtime import EmulatedRuntime
 from recordings import record_definition
-from tiers import GPU_TIERS, gpu_named
+from tiers import GPU_TIERS, Gpus, gpu_named, tier_named
 
-from resnet_ref import DeviceError, ShapeError, load_model, load_weights
+from resnet_ref import DeviceError, ShapeError, kernels, load_model, load_weights
 from resnet_ref.accuracy import COARSER, Rule
 from resnet_ref.images import read_image
+from resnet_ref.kernels.cuda.cupy_runtime import device_count
+from resnet_ref.kernels.geometry import Window
 from resnet_ref.plan.offer import PRECISIONS_OF
 
 IMAGES = (np.random.default_rng(3).standard_normal((3, 29, 26, 3)) * 60).astype(np.float32)
@@ -156,3 +159,48 @@ def test_verify_runs_in_each_precision_and_says_so(
     status, _, err = run("verify", tiny_file, file, "--device", "cpu", "--precision", "bfloat16")
     assert status == 2
     assert 'device "gpu" does in tf32x3 and tf32 and bfloat16' in err
+
+
+def test_an_older_gpu_has_float32_alone(monkeypatch: pytest.MonkeyPatch, tiny_file: Path) -> None:
+    gpu = Gpus(monkeypatch)[0]
+    monkeypatch.setattr(gpu, "architecture", "sm_75")
+    assert load_model(tiny_file, device="gpu").precision == "float32"
+    for precision in PRECISIONS_OF["gpu"][1:]:
+        with pytest.raises(DeviceError, match=f"is sm_75; precision '{precision}' needs sm_80"):
+            load_model(tiny_file, device="gpu", precision=precision)
+
+
+@pytest.mark.parametrize("name", GPU_TIERS)
+@pytest.mark.parametrize("precision", PRECISIONS_OF["gpu"])
+@pytest.mark.parametrize(("c", "f"), [(20, 72), (3, 5)])
+def test_whole_numbers_are_convolved_exactly_in_each_precision(name: str, precision: str, c: int, f: int) -> None:
+    """Products and sums of small whole numbers are exact in all of them, so that a fragment out of place shows."""
+    rng = np.random.default_rng(8)
+    x, w, bias = (rng.integers(-8, 9, shape).astype(np.float32) for shape in [(2, 9, 11, c), (3, 2, c, f), (f,)])
+    rows, cols = Window(3, 2, 1, 1, 1), Window(2, 1, 2, 1, 1)
+    want = kernels.on("definition").conv2d(x, w, rows, cols, bias=bias)
+    np.testing.assert_array_equal(tier_named(name, precision).conv2d(x, w, rows, cols, bias=bias), want)
+
+
+def test_tuned_ways_give_the_same_numbers_within_rounding(
+    gpu: Any, tiny_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RESNET_REF_CACHE_DIR", str(tmp_path / "cache"))
+    want = load_model(tiny_file, device="gpu")(IMAGES[:1])
+    for _ in range(2):  # timed, then remembered
+        got = load_model(tiny_file, device="gpu", algorithm="tuned")(IMAGES[:1])
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+
+
+def test_a_second_gpu_gives_the_numbers_of_the_first(
+    gpu: Any, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESNET_REF_CACHE_DIR", str(tmp_path / "cache"))
+    if isinstance(gpu, EmulatedRuntime):
+        Gpus(monkeypatch, 2)
+    elif device_count() < 2:
+        pytest.skip("this machine has one GPU")
+    want = load_model(tiny_file, device="gpu")(IMAGES)
+    for algorithm in ("auto", "tuned"):
+        got = load_model(tiny_file, device="gpu:1", algorithm=algorithm)(IMAGES)
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)

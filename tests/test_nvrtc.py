@@ -13,6 +13,7 @@ from cuda_sources import convolutions, sources
 from resnet_ref.kernels.cuda.launch import FOLDER, Source
 
 pytest.importorskip("cupy", reason="CUDA's compiler comes with CuPy")
+CUPYS = ("-ftz=true", "--device-as-default-execution-space")  # which it adds to ours
 ARCHITECTURES = ("sm_80", "sm_90")
 REGISTERS = 65536  # of a multiprocessor, in both
 SHARED = {"sm_80": 164 << 10, "sm_90": 228 << 10}  # bytes of a multiprocessor
@@ -34,7 +35,7 @@ def compiled(source: Source, architecture: str) -> list[Compiled]:
 
     program = nvrtc.createProgram(source.text, source.file, [], [])
     try:
-        nvrtc.compileProgram(program, [*source.options, f"-arch={architecture}", "--ptxas-options=-v"])
+        nvrtc.compileProgram(program, [*source.options, *CUPYS, f"-arch={architecture}", "--ptxas-options=-v"])
     except nvrtc.NVRTCError:
         pytest.fail(nvrtc.getProgramLog(program))
     assert len(nvrtc.getCUBIN(program)) > 1000

@@ -14,6 +14,7 @@ from resnet_ref.kernels.cuda.runtime import Runtime
 from resnet_ref.kernels.geometry import Window
 
 IM2COL = source("conv2d/im2col.cu")
+TENSOR_CORES = 80  # the architecture from which on they know these precisions
 REDUCE = source("conv2d/reduce.cu")
 
 
@@ -62,10 +63,9 @@ def conv2d(
 ) -> Array:
     """activation(conv(x, w) + bias + residual[:, ::s, ::s]); x [N, H, W, C], w [KH, KW, C, F] -> [N, OH, OW, F].
 
-    precision: of the products; one of tiles.PRECISIONS. DeviceError for another.
+    precision: of the products; one of tiles.PRECISIONS. DeviceError for one that the device does not have.
     """
-    if precision not in PRECISIONS:
-        raise DeviceError(f"conv2d: precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+    require_precision(runtime, precision)
     shape = (x.shape[0], rows.out(x.shape[1]), cols.out(x.shape[2]), w.shape[3])
     y = runtime.empty(shape, np.float32) if out is None else out
     if y.size:
@@ -75,6 +75,14 @@ def conv2d(
         epilogue = Epilogue(bias, residual, residual_stride, activation)
         conv2d_into(runtime, x, w, rows, cols, epilogue, y, way, workspace)
     return y
+
+
+def require_precision(runtime: Runtime, precision: str) -> None:
+    """DeviceError where there is no such precision, or the device has not the tensor cores for it."""
+    if precision not in PRECISIONS:
+        raise DeviceError(f'on device "gpu" precision must be one of {", ".join(PRECISIONS)}; got {precision!r}')
+    if precision != FLOAT32 and int(runtime.architecture.removeprefix("sm_")) < TENSOR_CORES:
+        raise DeviceError(f"{runtime} is {runtime.architecture}; precision {precision!r} needs sm_{TENSOR_CORES}")
 
 
 def ways(

@@ -4,7 +4,7 @@ CuPy is imported when a device is asked for, so that the package works without i
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,13 +12,14 @@ from itertools import pairwise
 from shutil import which
 from typing import Any
 
-from resnet_ref.errors import DeviceError
+from resnet_ref.errors import DeviceError, ShapeError
 from resnet_ref.kernels.arrays import Array
-from resnet_ref.kernels.cuda.launch import ALIGNMENT, Launch, Source
+from resnet_ref.kernels.cuda.launch import ALIGNMENT, OPTIONS, Launch, Source
 from resnet_ref.kernels.cuda.runtime import Event, Graph, HostArray, Stream
 
 LEAST_CAPABILITY = 75  # what CUDA 13's compiler still compiles for
 CUDA_MEMORY = (2, 13)  # DLPack's kinds of device: CUDA's, and its managed memory
+EMPTY = 'extern "C" __global__ void nothing() {}'
 EXTRAS = "pip install 'resnet-ref[gpu-cuda13]' (or gpu-cuda12, for a driver of CUDA 12)"
 
 
@@ -81,7 +82,8 @@ class CupyRuntime:
             self.multiprocessors: int = properties["multiProcessorCount"]
             capability = self._device.compute_capability
             with self._device:
-                self._cp.cuda.runtime.free(0)  # makes the context, which takes memory
+                # Makes the context, which takes memory, and shows whether there is a compiler.
+                self._cp.RawModule(code=EMPTY, options=OPTIONS).compile()
         self.architecture = f"sm_{capability}"
         if int(capability) < LEAST_CAPABILITY:
             found, least = (f"{number / 10:.1f}" for number in (int(capability), LEAST_CAPABILITY))
@@ -104,8 +106,11 @@ class CupyRuntime:
             return value
         if getattr(value, "__dlpack_device__", lambda: (0, 0))()[0] not in CUDA_MEMORY:
             return None
-        with self._failing():
-            return self._cp.from_dlpack(value)
+        try:
+            with self._failing():
+                return self._cp.from_dlpack(value)
+        except BufferError as error:
+            raise ShapeError(f"the array cannot be shared: {_said(error)}; give one that needs no gradient") from None
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """A new array with whatever is in it."""
@@ -121,6 +126,11 @@ class CupyRuntime:
         """An array's copy in NumPy, once the current stream has made it."""
         with self._failing():
             return self._cp.asnumpy(array)
+
+    def synchronize(self) -> None:
+        """Wait until the current stream has done all it was given."""
+        with self._failing():
+            self._cp.cuda.get_current_stream().synchronize()
 
     def contiguous(self, array: Any, dtype: Any) -> Array:
         """The array itself, or a copy, that is C-contiguous, of the dtype, and begins at a multiple of ALIGNMENT."""
@@ -165,14 +175,17 @@ class CupyRuntime:
                 stream.begin_capture()
                 try:
                     run()
-                finally:
-                    graph = stream.end_capture()
+                except BaseException:
+                    with suppress(Exception):
+                        stream.end_capture()
+                    raise
+                graph = stream.end_capture()
         return _Graph(self, graph)
 
     def seconds(self, run: Callable[[], None], runs: int) -> list[float]:
         """How long the device takes for each of `runs` runs."""
-        events = [self._cp.cuda.Event() for _ in range(runs + 1)]
         with self._failing():
+            events = [self._cp.cuda.Event() for _ in range(runs + 1)]
             events[0].record()
             for event in events[1:]:
                 run()
@@ -206,10 +219,12 @@ class CupyRuntime:
             with cp.cuda.Device(self.index):
                 yield
         except cp.cuda.memory.OutOfMemoryError as error:
-            cp.get_default_memory_pool().free_all_blocks()
+            with cp.cuda.Device(self.index):
+                cp.get_default_memory_pool().free_all_blocks()
             said = f"gpu:{self.index} has too little memory: {_said(error)}; give fewer images at a time"
             raise DeviceError(said) from None
-        except (RuntimeError, cp.cuda.compiler.CompileException) as error:  # CUDA's, and CuPy's of a missing library
+        # CUDA's, CuPy's of a missing library, and those of the folder where it keeps what it compiled.
+        except (RuntimeError, OSError, cp.cuda.compiler.CompileException) as error:
             raise DeviceError(f"gpu:{self.index} {what}: {_said(error)}") from error
 
 

@@ -46,7 +46,7 @@ class Graph(Protocol):
 class Runtime(Protocol):
     """One device. Arrays are CuPy's, or stand for them: shape, dtype, size, nbytes, ndim, reshape, flags.c_contiguous,
     and slices of the first axis. What follows raises DeviceError where the device fails or has too little memory, and
-    leaves the process usable."""
+    leaves the process usable; the device too, but for a kernel's fault."""
 
     index: int
     name: str
@@ -73,6 +73,9 @@ class Runtime(Protocol):
 
     def download(self, array: Array) -> HostArray:
         """An array's copy in NumPy, once all that the current stream does before is done."""
+
+    def synchronize(self) -> None:
+        """Wait until the current stream has done all it was given."""
 
     def contiguous(self, array: Array, dtype: Any) -> Array:
         """The array itself, or a copy, that is C-contiguous, of the dtype, and begins at a multiple of ALIGNMENT."""

@@ -94,6 +94,10 @@ class EmulatedRuntime:
         self._current.stream.synchronize()
         return array.allocation.view(array.place).copy()
 
+    def synchronize(self) -> None:
+        """Wait until the current stream has done all it was given."""
+        self._current.stream.synchronize()
+
     def contiguous(self, array: DeviceArray, dtype: Any) -> DeviceArray:
         """The array itself, or a copy of it that is C-contiguous and of the dtype."""
         self._require_own(array)

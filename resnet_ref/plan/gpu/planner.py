@@ -10,7 +10,7 @@ import numpy as np
 
 from resnet_ref.errors import DeviceError
 from resnet_ref.kernels.arrays import Array
-from resnet_ref.kernels.conv2d.tiles import PRECISIONS
+from resnet_ref.kernels.conv2d.gpu import require_precision
 from resnet_ref.kernels.cuda.runtime import Runtime
 from resnet_ref.plan.gpu.choice import ALGORITHMS, Choose, by_model
 from resnet_ref.plan.gpu.lowering import Lowering
@@ -45,9 +45,9 @@ class GpuPlanner:
         precision: str = "float32",
         algorithm: str = "auto",
     ) -> None:
-        for what, given, known in (("precision", precision, PRECISIONS), ("algorithm", algorithm, ALGORITHMS)):
-            if given not in known:
-                raise DeviceError(f'on device "gpu" {what} must be one of {", ".join(known)}; got {given!r}')
+        require_precision(runtime, precision)
+        if algorithm not in ALGORITHMS:
+            raise DeviceError(f'on device "gpu" algorithm must be one of {", ".join(ALGORITHMS)}; got {algorithm!r}')
         self._describe, self._runtime, self._precision, self._algorithm = describe, runtime, precision, algorithm
         self._weights = DeviceWeights(runtime, weights)
         self._plans = Plans(runtime)

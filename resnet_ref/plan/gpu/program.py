@@ -91,7 +91,7 @@ class GpuProgram:
 
     def wait(self) -> None:
         """Until all is done that the current stream has got."""
-        self.runtime.download(self._arena[:1])
+        self.runtime.synchronize()
 
     def seconds(self) -> list[float]:
         """How long the device takes for each step, one by one."""

@@ -28,6 +28,6 @@ class DeviceWeights:
         with self._lock:
             if (scope, normalizer) not in self._there:
                 w, bias = (self._runtime.upload(array) for array in folded(self._weights, scope, normalizer))
-                self._runtime.download(bias)  # waits for this stream, which others do not
+                self._runtime.synchronize()  # other streams do not wait for this one
                 self._there[scope, normalizer] = w, bias
             return self._there[scope, normalizer]
