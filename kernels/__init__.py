@@ -44,7 +44,7 @@ def on(device: str, threads: int | None = None, *, precision: str = "float32", l
     if isinstance(device, str) and (found := _GPU.fullmatch(device)):
         return on_runtime(cupy_runtime(int(found[1] or 0)), precision)
     if not isinstance(device, str) or device not in _DTYPES:
-        raise DeviceError(f"device must be one of {', '.join(DEVICES)}; got {device!r}")
+        raise DeviceError(f"device must be one of {', '.join(DEVICES)}; got {device!r} (a further gpu is gpu:1)")
     if precision != "float32":
         coarser = " and ".join(GPU_PRECISIONS[1:])
         raise DeviceError(

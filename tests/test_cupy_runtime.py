@@ -191,3 +191,9 @@ def test_under_auto_a_device_without_room_for_the_network_leaves_it_to_the_cpu(
     assert "the weights take" in record.getMessage()
     with pytest.raises(DeviceError, match=r"the weights take .* bytes, 1000 are free"):
         load_model(device="gpu")
+
+
+def test_what_only_calls_itself_cupy_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cupy_runtime, "cupy", object)
+    with pytest.raises(DeviceError, match="what is installed as CuPy cannot be used"):
+        cupy_runtime.device_count()

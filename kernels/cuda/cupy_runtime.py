@@ -20,7 +20,7 @@ from resnet_ref.kernels.cuda.runtime import Event, Graph, HostArray, Stream
 LEAST_CAPABILITY = 75  # what CUDA 13's compiler still compiles for
 CUDA_MEMORY = (2, 13)  # DLPack's kinds of device: CUDA's, and its managed memory
 EMPTY = 'extern "C" __global__ void nothing() {}'
-EXTRAS = "pip install 'resnet-ref[gpu-cuda13]' (or gpu-cuda12, for a driver of CUDA 12)"
+EXTRAS = "pip install 'resnet-ref[gpu-cuda13]' (or gpu-cuda12, for a driver of CUDA 12; not both)"
 
 
 def cupy() -> Any:
@@ -42,9 +42,12 @@ def has_trace_of_gpu() -> bool:
 def device_count() -> int:
     """How many devices there are; DeviceError that says why where there is none."""
     cp = cupy()
-    driver, needed = cp.cuda.runtime.driverGetVersion(), cp.cuda.runtime.runtimeGetVersion()
+    try:
+        driver, needed = cp.cuda.runtime.driverGetVersion(), cp.cuda.runtime.runtimeGetVersion()
+    except Exception as error:  # whatever stands for CuPy in a broken installation
+        raise DeviceError(f"what is installed as CuPy cannot be used ({_said(error)}); try again: {EXTRAS}") from None
     if driver == 0:
-        raise DeviceError('device "gpu" needs an NVIDIA driver, and this machine has none; use device="cpu"')
+        raise DeviceError('device "gpu" needs an NVIDIA driver, and this machine has none')
     if driver // 1000 < needed // 1000:
         raise DeviceError(
             f"the NVIDIA driver is for CUDA {_version(driver)}, the installed CuPy for CUDA {_version(needed)}; "
@@ -53,9 +56,9 @@ def device_count() -> int:
     try:
         count = int(cp.cuda.runtime.getDeviceCount())
     except Exception as error:
-        raise DeviceError(f'device "gpu" cannot be used: {_said(error)}; use device="cpu"') from None
+        raise DeviceError(f'device "gpu" cannot be used: {_said(error)}') from None
     if count == 0:
-        raise DeviceError('device "gpu": the driver shows no GPU (see CUDA_VISIBLE_DEVICES); use device="cpu"')
+        raise DeviceError('device "gpu": the driver shows no GPU (see CUDA_VISIBLE_DEVICES)')
     return count
 
 
