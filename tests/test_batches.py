@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -155,15 +156,23 @@ def test_who_stops_early_waits_for_what_is_being_read_and_for_no_more(
     model: Any, pictures: list[Path], readers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        """Lets what is being read end once it was told to shut down."""
+
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            gate.set()
+            super().shutdown(wait=wait)
+
+    monkeypatch.setattr(batches, "ThreadPoolExecutor", Pool)
     monkeypatch.setattr(batches, "read_image", watched := Watched(lambda n: n > 10 and gate.wait(FAR) and None))
     found = batches.batches(model, pictures, 10, never)
     next(found)
     watched.wait_for(10 + readers)
-    timer = threading.Timer(0.3, gate.set)
-    timer.start()
     found.close()
+    assert gate.is_set()
     assert len(watched.begun) == 10 + readers
-    timer.join()
 
 
 def test_there_are_as_many_readers_as_threads_up_to_eight(monkeypatch: pytest.MonkeyPatch) -> None:
