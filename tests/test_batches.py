@@ -86,9 +86,10 @@ def test_unreadable_files_are_reported_in_order_by_the_callers_thread_and_left_o
 
 
 class Watched:
-    """In the place of read_image: what was begun, and how many readers were at it together."""
+    """In the place of read_image: what was begun. gate: where a reader waits, by how many had begun, and by its file:
+    who begins with a file first need not get a number first."""
 
-    def __init__(self, gate: Callable[[int], None] = lambda number: None) -> None:
+    def __init__(self, gate: Callable[[int, Path], None] = lambda number, file: None) -> None:
         self.begun: list[Path] = []
         self.gate = gate
         self.changed = threading.Condition()
@@ -98,7 +99,7 @@ class Watched:
             self.begun.append(file)
             number = len(self.begun)
             self.changed.notify_all()
-        self.gate(number)
+        self.gate(number, file)
         return read_image(file)
 
     def wait_for(self, count: int) -> None:
@@ -123,7 +124,9 @@ def test_readers_read_at_the_same_time(
     model: Any, pictures: list[Path], readers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     barrier = threading.Barrier(readers)
-    monkeypatch.setattr(batches, "read_image", Watched(lambda n: barrier.wait(FAR) and None if n <= readers else None))
+    monkeypatch.setattr(
+        batches, "read_image", Watched(lambda n, _: barrier.wait(FAR) and None if n <= readers else None)
+    )
     assert sum(len(names) for names, _ in batches.batches(model, pictures, 2, never)) == 23
 
 
@@ -143,7 +146,7 @@ def test_who_raises_over_an_unreadable_file_stops_the_readers(
 def test_any_other_error_of_a_reader_comes_through(
     model: Any, pictures: list[Path], readers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(number: int) -> None:
+    def full(number: int, file: Path) -> None:
         if number > 6:
             raise MemoryError("full")
 
@@ -166,13 +169,16 @@ def test_who_stops_early_waits_for_what_is_being_read_and_for_no_more(
             super().shutdown(wait=wait)
 
     monkeypatch.setattr(batches, "ThreadPoolExecutor", Pool)
-    monkeypatch.setattr(batches, "read_image", watched := Watched(lambda n: n > 10 and gate.wait(FAR) and None))
+    late = set(pictures[10:])
+    monkeypatch.setattr(
+        batches, "read_image", watched := Watched(lambda _, file: file in late and gate.wait(FAR) and None)
+    )
     found = batches.batches(model, pictures, 10, never)
     next(found)
     watched.wait_for(10 + readers)
     found.close()
     assert gate.is_set()
-    assert 10 + readers <= len(watched.begun) < len(pictures)  # one or two may have begun before the gate was shut
+    assert len(watched.begun) == 10 + readers
 
 
 def test_there_are_as_many_readers_as_threads_up_to_eight(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Whole networks by plans: any network, any outputs, any shape that comes, in parts or whole."""
 
 import threading
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from conftest import TINY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from planned import ISAS, Array, Method, forced, planned, target_for
-from random_networks import networks
+from random_networks import RandomNetwork, networks
 from variables import random_variables
 
 from resnet_ref import DeviceError, load_model, resnet_v1
@@ -61,28 +62,42 @@ def assert_near(found: dict[str, Array], images: Array, weights: Weights) -> Non
         assert error(value, true) <= 2e-6, name
 
 
-# The same networks each time: a search at random comes, once in a while, upon one of single values for which a plan
-# errs more than the rule allows.
-@settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     network=networks(), algorithm=st.sampled_from(list(ALLOWED)), isa=st.sampled_from(ISAS),
     threads=st.integers(1, 4), data=st.data(),
 )  # fmt: skip
 def test_any_network_is_as_near_to_float64_as_the_definition_in_float32_is(network, algorithm, isa, threads, data):
     """All end points, some, and only the result: fused less and less, and equally right."""
-    truth = network.run("definition", "float64")
-    largest, allowed = network.float32_errors(), {}
-    for name in truth:
-        allowed[name] = ALLOWED[algorithm] * largest[name] + 4 * EPS
-    some = data.draw(st.lists(st.sampled_from(list(truth)), unique=True))
-    how = {"algorithm": algorithm, "isa": isa, "threads": threads}
-    for names in (list(truth), some, []):
-        found = planned(network.describe, network.weights, network.images, [*names, RESULT], **how)
+    some = data.draw(st.lists(st.sampled_from(list(network.described)), unique=True))
+    require_right(network, (list(network.described), some, []), algorithm, isa=isa, threads=threads)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("algorithm", ALLOWED)
+def test_a_network_of_single_values_that_no_image_reaches_is_as_near(algorithm: str, isa: str) -> None:
+    """Its shortcut in block3 nearly cancels, and the definition's own rounding errors happen to do so, too."""
+    depths = [[(2, 1)], [(1, 1), (15, 1)], [(1, 1)]]
+    blocks = [
+        Block(f"block{i}", resnet_v1.bottleneck, [{"depth": d, "depth_bottleneck": b, "stride": 1} for d, b in units])
+        for i, units in enumerate(depths, 1)
+    ]
+    call = {"num_classes": 3, "is_training": False, "include_root_block": False, "output_stride": 1}
+    scope = resnet_v1.resnet_arg_scope(batch_norm_scale=False)
+    network = RandomNetwork(blocks, (1, 1, 1, 1), {**call, "arg_scope": scope}, seed=7)
+    require_right(network, (list(network.described), []), algorithm, isa=isa)
+
+
+def require_right(network: RandomNetwork, asked: Iterable[Sequence[str]], algorithm: str, **how: Any) -> None:
+    """Plans for each choice of end points err at most ALLOWED times as much as the definition in float32."""
+    truth, largest = network.run("definition", "float64"), network.float32_errors()
+    for names in asked:
+        found = planned(network.describe, network.weights, network.images, [*names, RESULT], algorithm=algorithm, **how)
         assert list(found) == [*names, RESULT]
         found["predictions"] = found.pop(RESULT)
         for name, value in found.items():
             assert value.shape == network.described[name]
-            assert error(value, truth[name]) <= allowed[name], name
+            assert error(value, truth[name]) <= ALLOWED[algorithm] * largest[name] + 4 * EPS, name
 
 
 def unit_by_hand(inputs: Handle, *, kernel: int, rate: int) -> Handle:
