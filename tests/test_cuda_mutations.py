@@ -147,8 +147,8 @@ PLANTED: dict[str, tuple[str, str, str, Callable[[EmulatedRuntime], None]]] = {
     "outputs behind the last pixel are written": (CONV, "if (m >= rows)", "if (m > rows)", PLAIN),
     "outputs behind the last channel are written": (
         CONV,
-        "if (column < f)\n                *",
-        "if (column <= f)\n                *",
+        "if (column < f)\n        *",
+        "if (column <= f)\n        *",
         PLAIN,
     ),
     "single outputs behind the last channel are written": (CONV, "if (column + j < f)", "if (column < f)", ODD),

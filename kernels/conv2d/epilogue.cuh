@@ -58,3 +58,22 @@ __device__ __forceinline__ float4 finished(float4 sum, int row, int n, const Epi
         sum = plus(sum, __ldg((const float4 *)(epilogue.residual + row + n)));
     return clamp(sum, epilogue.low, epilogue.high);
 }
+
+// y[m][column], and the three behind it, from their sums; those that y has not are left out. `row` from residual_row.
+// NVEC: F is divisible by 4, so that y has all of them or none.
+__device__ __forceinline__ void write_four(float *y, float4 sums, int m, int column, int f, int row,
+                                           const Epilogue &epilogue)
+{
+    float *const to = y + (size_t)m * f + column;
+#if NVEC
+    if (column < f)
+        *(float4 *)to = finished(sums, row, column, epilogue);
+#else
+    float single[4];
+    spread(single, sums);
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+        if (column + j < f)
+            to[j] = finished(single[j], row, column + j, epilogue);
+#endif
+}

@@ -198,18 +198,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
         const int row = epilogue.residual ? residual_row(m, oh, ow, f, epilogue) : 0;
 #pragma unroll
         for (int four = 0; four < TN / 4; ++four) {
-            const int column = first_n + column_four(four, tx);
             const float *sum = sums[i] + four * 4;
-            float *const to = y + (size_t)m * f + column;
-#if NVEC
-            if (column < f)
-                *(float4 *)to = finished(make_float4(sum[0], sum[1], sum[2], sum[3]), row, column, epilogue);
-#else
-#pragma unroll
-            for (int j = 0; j < 4; ++j)
-                if (column + j < f)
-                    to[j] = finished(sum[j], row, column + j, epilogue);
-#endif
+            const int column = first_n + column_four(four, tx);
+            write_four(y, make_float4(sum[0], sum[1], sum[2], sum[3]), m, column, f, row, epilogue);
         }
     }
 }

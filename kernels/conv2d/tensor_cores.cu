@@ -249,24 +249,6 @@ __device__ __forceinline__ float4 four_in_a_row(const float (&sum)[4], bool is_o
     return is_odd ? make_float4(first, second, sum[2], sum[3]) : make_float4(sum[0], sum[1], first, second);
 }
 
-// Four numbers of y's row m, as far as they are there; `row` from residual_row.
-__device__ __forceinline__ void finish(float *y, const float4 &four, int m, int column, int f, int row,
-                                       const Epilogue &epilogue)
-{
-    float *const to = y + (size_t)m * f + column;
-#if NVEC
-    if (column < f)
-        *(float4 *)to = finished(four, row, column, epilogue);
-#else
-    float sums[4];
-    spread(sums, four);
-#pragma unroll
-    for (int j = 0; j < 4; ++j)
-        if (column + j < f)
-            to[j] = finished(sums[j], row, column + j, epilogue);
-#endif
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     conv_tensor_core(CONVOLUTION_PARAMETERS, int k_per_split, EPILOGUE_PARAMETERS)
 {
@@ -311,7 +293,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
         for (int j = 0; j < COLUMNS; ++j) {
             const float4 four = four_in_a_row(sums[i][j], is_odd);
             if (m < rows)
-                finish(y, four, m, first_n + place.n + j * 8 + place.member / 2 * 4, f, row, epilogue);
+                write_four(y, four, m, first_n + place.n + j * 8 + place.member / 2 * 4, f, row, epilogue);
         }
     }
 }
