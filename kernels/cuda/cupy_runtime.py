@@ -203,12 +203,6 @@ class CupyRuntime:
             free, _ = self._cp.cuda.runtime.memGetInfo()
             return int(free) + int(self._cp.get_default_memory_pool().free_bytes())
 
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        """In this context work goes to this device."""
-        with self._failing():
-            yield
-
     def _function(self, source: Source, kernel: str) -> Any:
         """The compiled kernel; CuPy keeps what it compiled on disk."""
         module = self._cp.RawModule(code=source.text, options=source.options)

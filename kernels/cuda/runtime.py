@@ -2,7 +2,6 @@
 another, which runs the same .cu files on the CPU."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -103,6 +102,3 @@ class Runtime(Protocol):
 
     def free_bytes(self) -> int:
         """Memory that new arrays can have."""
-
-    def active(self) -> AbstractContextManager[object]:
-        """In this context work goes to this device, whatever the thread did before."""

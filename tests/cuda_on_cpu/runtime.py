@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -183,10 +182,6 @@ class EmulatedRuntime:
     def free_bytes(self) -> int:
         """Memory that new arrays can have."""
         return self.memory_bytes - self._used
-
-    def active(self) -> AbstractContextManager[object]:
-        """Nothing is to be done for that."""
-        return nullcontext()
 
     def _load(self, source: Source) -> list[Library]:
         with self._lock:
