@@ -17,6 +17,7 @@ import numpy as np
 
 from resnet_ref import ResnetRefError, kernels, load_model, save_weights
 from resnet_ref.bench.agreement import allowed
+from resnet_ref.kernels.conv2d.gpu import has_precision
 from resnet_ref.kernels.cuda.cupy_runtime import cupy
 from resnet_ref.kernels.cuda.peak import copy_peak, fma_peak
 from resnet_ref.kernels.geometry import Window, fixed, same, valid
@@ -133,12 +134,13 @@ def _normal(rng: np.random.Generator, *shape: int) -> Any:
 def main() -> None:
     # Each array gets memory from the driver for itself alone, so that the sanitizer knows where it ends.
     cupy().cuda.set_allocator(None)
-    check_kernels("float32", others)
-    for precision in PRECISIONS_OF["gpu"]:
-        check_kernels(precision, convolutions)
-        check_networks(precision)
     runtime = kernels.on("gpu").runtime
     assert runtime is not None
+    check_kernels("float32", others)
+    for precision in PRECISIONS_OF["gpu"]:
+        if has_precision(runtime, precision):
+            check_kernels(precision, convolutions)
+            check_networks(precision)
     fma_peak(runtime, rounds=2, repeats=1)
     copy_peak(runtime, elements=4100, repeats=1)
     print("every kernel ran and is right")

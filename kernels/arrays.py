@@ -10,6 +10,12 @@ from resnet_ref.errors import ShapeError
 Array = NDArray[Any]
 
 
+def type_name(value: object) -> str:
+    """The name of the value's type, with its module but for Python's own: there are several ndarrays."""
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
 class Arrays(Protocol):
     """The arrays of one kind of device."""
 
@@ -45,8 +51,7 @@ class HostArrays:
     def require(self, where: str, value: object) -> None:
         """See Arrays."""
         if not self.owns(value):
-            got = type(value).__name__
-            raise ShapeError(f"{where} must be a NumPy array on device {self.device!r}, got {got}")
+            raise ShapeError(f"{where} must be a NumPy array on device {self.device!r}, got {type_name(value)}")
 
     def contiguous(self, array: Array) -> Array:
         """See Arrays."""

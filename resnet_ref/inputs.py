@@ -6,7 +6,7 @@ import numpy as np
 
 from resnet_ref.errors import ShapeError
 from resnet_ref.kernels import Tier
-from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.arrays import Array, type_name
 
 
 def as_images(images: Any, tier: Tier, dtype: "np.dtype[Any]") -> Array:
@@ -32,4 +32,4 @@ def _in_numpy(images: Any) -> Array:
     try:
         return np.asarray(images)
     except (TypeError, ValueError) as error:
-        raise ShapeError(f"images must be an array [N, H, W, C], got {type(images).__name__}: {error}") from None
+        raise ShapeError(f"images must be an array [N, H, W, C], got {type_name(images)}: {error}") from None

@@ -172,7 +172,7 @@ def test_an_array_of_numpy_or_of_another_device_is_refused_with_what_to_do(machi
     machine(count=2)
     tier = kernels.on("gpu")
     host = np.ones((1, 2, 2, 1), np.float32)
-    with pytest.raises(ShapeError, match=r"relu: x must be a CuPy array on device gpu:0 .*, got ndarray; cupy.asarray"):
+    with pytest.raises(ShapeError, match=r"relu: x must be a CuPy array on device gpu:0 .*, got numpy.ndarray; cupy"):
         tier.relu(host)
     elsewhere = CupyRuntime(1).upload(host)
     with pytest.raises(ShapeError, match=r"max_pool2d: x must be a CuPy array .* got one on another device; copy it"):
@@ -197,3 +197,15 @@ def test_what_only_calls_itself_cupy_is_one_clear_error(monkeypatch: pytest.Monk
     monkeypatch.setattr(cupy_runtime, "cupy", object)
     with pytest.raises(DeviceError, match="what is installed as CuPy cannot be used"):
         cupy_runtime.device_count()
+
+
+@pytest.mark.parametrize(("installed", "level"), [(True, logging.WARNING), (False, logging.INFO)])
+def test_auto_warns_only_where_something_speaks_for_a_gpu(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, installed: bool, level: int
+) -> None:
+    machine(driver=0)
+    monkeypatch.setattr(cupy_runtime, "find_spec", lambda name: installed or None)
+    monkeypatch.setattr(cupy_runtime, "which", lambda name: None)
+    with caplog.at_level(logging.INFO, "resnet_ref"):
+        kernels.on("auto")
+    assert [record.levelno for record in caplog.records] == [level]

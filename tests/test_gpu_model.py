@@ -135,7 +135,11 @@ def test_the_commands_run_on_it_and_say_which_precision_ran(
     assert out == plain
     status, out, _ = run("summary", "--weights", tiny_file, "--plan", "--device", "gpu")
     assert status == 0
-    assert "float32 " in out
+    assert "\nfloat32 on " in out
+    status, out, _ = run(
+        "summary", "--weights", tiny_file, "--plan", "--device", "gpu", "--precision", "tf32", "--json"
+    )
+    assert (json.loads(out)["device"], json.loads(out)["precision"]) == ("gpu", "tf32")
     status, out, _ = run("trace", photos[0], "--end-point", "tiny/block1", "--at", "1", "2", "3", *common, "--json")
     assert json.loads(out)["step"]
     status, _, err = run("trace", photos[0], "--profile", *common)

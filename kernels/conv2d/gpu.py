@@ -77,11 +77,16 @@ def conv2d(
     return y
 
 
+def has_precision(runtime: Runtime, precision: str) -> bool:
+    """Whether the device has the cores for one of tiles.PRECISIONS."""
+    return precision == FLOAT32 or int(runtime.architecture.removeprefix("sm_")) >= TENSOR_CORES
+
+
 def require_precision(runtime: Runtime, precision: str) -> None:
     """DeviceError where there is no such precision, or the device has not the tensor cores for it."""
     if precision not in PRECISIONS:
         raise DeviceError(f'on device "gpu" precision must be one of {", ".join(PRECISIONS)}; got {precision!r}')
-    if precision != FLOAT32 and int(runtime.architecture.removeprefix("sm_")) < TENSOR_CORES:
+    if not has_precision(runtime, precision):
         raise DeviceError(f"{runtime} is {runtime.architecture}; precision {precision!r} needs sm_{TENSOR_CORES}")
 
 

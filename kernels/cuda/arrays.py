@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from resnet_ref.errors import ShapeError
-from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.arrays import Array, type_name
 from resnet_ref.kernels.cuda.launch import ALIGNMENT
 from resnet_ref.kernels.cuda.runtime import Runtime
 
@@ -27,7 +27,7 @@ class DeviceArrays:
         if self.runtime.is_array(value):
             got, what = "one on another device", "copy it over with cupy.asarray inside `with cupy.cuda.Device(i)`"
         else:
-            got, what = type(value).__name__, "cupy.asarray(array) copies it there"
+            got, what = type_name(value), "cupy.asarray(array) copies it there"
         raise ShapeError(f"{where} must be a CuPy array on device {self.runtime}, got {got}; {what}")
 
     def contiguous(self, array: Array) -> Array:

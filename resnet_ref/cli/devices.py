@@ -1,5 +1,6 @@
 """resnet-ref devices: where a network can run on this machine."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -9,7 +10,10 @@ from resnet_ref.bench import machine
 from resnet_ref.cli.options import as_json, echo_json
 from resnet_ref.errors import DeviceError
 from resnet_ref.kernels import on
+from resnet_ref.kernels.conv2d.gpu import has_precision
 from resnet_ref.kernels.cuda.cupy_runtime import device_count
+from resnet_ref.kernels.vector.isa import has_amx
+from resnet_ref.plan.choice import BF16
 from resnet_ref.plan.offer import PRECISIONS_OF
 
 
@@ -33,10 +37,17 @@ def devices(as_json: bool) -> None:
 
 def _host(device: str) -> dict[str, Any]:
     tier = on(device, load=False)
-    what = f"{'NumPy' if device == 'definition' else 'Numba'}, {' or '.join(tier.dtypes)}"
+    precisions = [p for p in PRECISIONS_OF[device] if p not in BF16 or has_amx()]
+    what = f"{'NumPy' if device == 'definition' else 'Numba'}, {_or(precisions)}"
     if device == "cpu":
         what += f", {tier.threads} threads on {llvm.get_host_cpu_name()}"
-    return {"device": device, "available": True, "what": what, "dtypes": list(tier.dtypes), "threads": tier.threads}
+    known = {"dtypes": list(tier.dtypes), "precisions": precisions, "threads": tier.threads}
+    return {"device": device, "available": True, "what": what, **known}
+
+
+def _or(words: Sequence[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _gpus() -> list[dict[str, Any]]:
@@ -55,12 +66,19 @@ def _gpu(index: int) -> dict[str, Any]:
         about = machine.gpu(tier.runtime)
     except DeviceError as error:
         return _missing(device, error)
-    *most, last = PRECISIONS_OF["gpu"]
+    precisions = [p for p in PRECISIONS_OF["gpu"] if has_precision(tier.runtime, p)]
     what = (
-        f"{about['name']}, {about['architecture']}, {about['memory'] / 2**30:.1f} GiB, {', '.join(most)} or {last}, "
+        f"{about['name']}, {about['architecture']}, {about['memory'] / 2**30:.1f} GiB, {_or(precisions)}, "
         f"driver {about['driver'] or 'unknown'}, CuPy {about['cupy']}"
     )
-    return {"device": device, "available": True, "what": what, "dtypes": list(tier.dtypes), **about}
+    return {
+        "device": device,
+        "available": True,
+        "what": what,
+        "dtypes": list(tier.dtypes),
+        "precisions": precisions,
+        **about,
+    }
 
 
 def _missing(device: str, why: DeviceError) -> dict[str, Any]:

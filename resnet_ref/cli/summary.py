@@ -81,11 +81,12 @@ def summary(
     else:
         found = cost(network, batch, height, width, **changes)
     if as_json:
-        echo_json({"network": network.to_json(), "batch": batch, "size": [height, width], **found.to_json()})
+        ran = {"device": tier.device, "precision": precision} if planned else {}
+        echo_json({"network": network.to_json(), "batch": batch, "size": [height, width], **ran, **found.to_json()})
         return
     click.echo(f"{network.function}, images [{batch}, {height}, {width}, {network.channels}]")
     if isinstance(found, Described):
-        _echo_plan(found)
+        _echo_plan(found, precision)
     else:
         _echo(found)
 
@@ -112,7 +113,7 @@ def _zeros(network: Network) -> Mapping[str, Array]:
     return {name: np.broadcast_to(np.float32(0), shape) for name, shape in network.variables().items()}
 
 
-def _echo_plan(found: Described) -> None:
+def _echo_plan(found: Described, precision: str) -> None:
     header = ("layer", "algorithm", "passes", "tasks", "MFLOPs", "weights")
     cells = [
         (row.layer, row.algorithm, str(row.passes), str(row.tasks), _mega(row.flops), f"{row.weights:,}")
@@ -121,7 +122,7 @@ def _echo_plan(found: Described) -> None:
     echo_table(header, cells, left=2)
     weights = sum(row.weights for row in found.rows)
     click.echo(
-        f"{found.machine}; images at a time: {found.images}; "
+        f"{precision} on {found.machine}; images at a time: {found.images}; "
         f"memory {found.bytes / 2**20:.1f} MiB, weights as the kernels read them {weights / 2**20:.1f} MiB"
     )
 
