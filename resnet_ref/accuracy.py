@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 EPS = float(np.finfo(np.float32).eps)
 NEAR = 1e-4
 OURS, SLIM = 4, 16  # how many times the other's error each may have
-# Half a unit in the last place over float32's 2**-24: tf32 has 11 bits, bfloat16 has 8.
-COARSER = {"tf32": 2**13, "bfloat16": 2**16}
+# The bits of what is multiplied, where these are fewer than float32's 24, or sums of products lose as many; and how
+# many times coarser that is.
+BITS = {"bf16x3": 16, "tf32": 11, "bfloat16": 8}
+COARSER = {precision: 2 ** (24 - bits) for precision, bits in BITS.items()}
 Array = NDArray[Any]
 
 

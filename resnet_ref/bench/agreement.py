@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from resnet_ref.accuracy import BITS
 from resnet_ref.bench.files import Files
 from resnet_ref.bench.process import Outputs
 from resnet_ref.errors import VerificationError
@@ -13,10 +14,9 @@ from resnet_ref.model import load_model
 
 # Of the largest value. An honest float32 convolution stays below 1e-5, a wrong pad or layer lies far above.
 ALLOWED = 1e-4
-# Bits that operands are rounded to where that is not float32. An operand then errs by up to 2^-bits of itself, and the
-# logits of ResNet-50, -152 and -200, emulated so, by 0.8 to 1.0 times that; those of the digits network by up to 1.6.
-# Errors of many products cancel, and batch norm keeps the scale, so that depth adds little.
-BITS = {"bf16x3": 16, "tf32": 11, "bfloat16": 8}
+# An operand errs by up to 2^-bits of itself, and the logits of ResNet-50, -152 and -200, emulated so, by 0.8 to 1.0
+# times that; those of the digits network by up to 1.6. Errors of many products cancel, and batch norm keeps the scale,
+# so that depth adds little.
 TIMES = 8  # as often as that may the logits err
 DEFINITION = "the float64 definition"
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any
 
+from resnet_ref.accuracy import BITS
 from resnet_ref.bench.torch_cuda import torch_cuda
 from resnet_ref.errors import BenchError
 
 OURS = "ours"
 CPU, GPU = "cpu", "gpu"
-# Computed in float32 or more, or in terms that add up to it.
-EXACT = ("float32", "float64", "bf16x6", "tf32x3")
 # What load_model takes beside the file and the threads.
 OPTIONS = ("device", "algorithm", "precision", "isa")
 
@@ -38,7 +37,7 @@ class Contender:
     @property
     def exact(self) -> bool:
         """Whether it must agree with the others as float32 does."""
-        return self.precision in EXACT
+        return self.precision not in BITS
 
     @property
     def device(self) -> str:
