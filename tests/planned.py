@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_ref import kernels
+from resnet_ref.kernels.conv2d.choice import Way, by_model
 from resnet_ref.kernels.conv2d.convolution import Convolution, Method
 from resnet_ref.kernels.conv2d.direct_planned import direct
 from resnet_ref.kernels.conv2d.winograd_planned import can_winograd
 from resnet_ref.kernels.geometry import Window
 from resnet_ref.kernels.library import library
 from resnet_ref.kernels.vector.isa import available, isa_named
+from resnet_ref.kernels.vector.prepared import Program
 from resnet_ref.kernels.vector.step import Map, Step, Target, new_map
-from resnet_ref.plan.choice import Way, by_model
 from resnet_ref.plan.plan import Plan
-from resnet_ref.plan.program import Program
 
 Array = NDArray[Any]
 ISAS = [isa.name for isa in available()]

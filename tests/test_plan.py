@@ -17,13 +17,13 @@ from variables import random_variables
 
 from resnet_ref import DeviceError, load_model, resnet_v1
 from resnet_ref.handle import Handle
+from resnet_ref.kernels.conv2d.choice import Way
 from resnet_ref.kernels.conv2d.direct_planned import direct
 from resnet_ref.kernels.conv2d.winograd_planned import winograd
 from resnet_ref.kernels.vector.isa import isa_named
 from resnet_ref.layers import add_relu, conv2d
 from resnet_ref.network import Network
 from resnet_ref.plan import lowering, planner, program
-from resnet_ref.plan.choice import Way
 from resnet_ref.plan.plan import RESULT, Plan
 from resnet_ref.plan.planner import Planner
 from resnet_ref.resnet_utils import Block

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from resnet_ref import layers, resnet_v1
 from resnet_ref.arg_scope import BatchNorm
 from resnet_ref.handle import Handle
+from resnet_ref.kernels.vector.arena import barriers, lay_out
 from resnet_ref.kernels.vector.memory import ALIGNMENT
 from resnet_ref.kernels.vector.step import Buffer, Step
 from resnet_ref.layers import conv2d
-from resnet_ref.plan.arena import barriers, lay_out
 from resnet_ref.plan.folding import folded
 from resnet_ref.plan.fusing import Fused, fused
 from resnet_ref.resnet_utils import Block, subsample

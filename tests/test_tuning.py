@@ -10,12 +10,12 @@ import pytest
 from conftest import TINY
 from planned import ISAS, target_for
 
+from resnet_ref.kernels.conv2d.choice import candidates
 from resnet_ref.kernels.vector.cache import VARIABLE, write
+from resnet_ref.kernels.vector.prepared import Program
 from resnet_ref.network import Network
 from resnet_ref.plan import lowering, tuning
-from resnet_ref.plan.choice import candidates
 from resnet_ref.plan.plan import RESULT, Plan
-from resnet_ref.plan.program import Program
 from resnet_ref.plan.tuning import tuned
 
 DESCRIBE = Network.from_json(TINY).describe

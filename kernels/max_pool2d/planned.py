@@ -1,16 +1,13 @@
 """Max pooling for a Plan: a running maximum over taps whose places stand in a table; padding is the lowest number."""
 
-import numpy as np
-
 from resnet_ref.kernels.geometry import Window
 from resnet_ref.kernels.vector import sharing
 from resnet_ref.kernels.vector.emit import Emitter, Layout, Value
 from resnet_ref.kernels.vector.program import HEADER, OPERATION
-from resnet_ref.kernels.vector.step import Map, Step, Target
+from resnet_ref.kernels.vector.step import LOWEST, Map, Step, Target
 
 # Pixels of y, shared among the tasks; table [pixels, taps]; step: bytes of a pixel.
 POOL = Layout(*HEADER.names, *sharing.FIELDS, "x", "table", "taps", "y", "step")
-LOWEST = float(np.finfo(np.float32).min)
 
 
 def emit_pool(e: Emitter) -> None:

@@ -13,6 +13,7 @@ from resnet_ref.kernels.vector.objects import Library
 from resnet_ref.kernels.vector.sharing import shares
 
 L1_WAY = 4096  # bytes after which addresses compete for the same place in L1
+LOWEST = float(np.finfo(np.float32).min)  # what padding is to a maximum
 TASKS = 4  # for each thread, so that one that is done early finds some to take over
 
 

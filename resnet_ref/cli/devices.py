@@ -10,10 +10,10 @@ from resnet_ref.bench import machine
 from resnet_ref.cli.options import as_json, echo_json
 from resnet_ref.errors import DeviceError
 from resnet_ref.kernels import on
+from resnet_ref.kernels.conv2d.choice import BF16
 from resnet_ref.kernels.conv2d.gpu import has_precision
 from resnet_ref.kernels.cuda.cupy_runtime import device_count
 from resnet_ref.kernels.vector.isa import has_amx
-from resnet_ref.plan.choice import BF16
 from resnet_ref.plan.offer import PRECISIONS_OF
 
 

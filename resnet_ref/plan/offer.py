@@ -6,8 +6,8 @@ from typing import Any
 from resnet_ref.errors import DeviceError
 from resnet_ref.kernels import Tier
 from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.conv2d.choice import BF16, SIZES, Way, instruction_set
 from resnet_ref.kernels.conv2d.tiles import PRECISIONS as GPU_PRECISIONS
-from resnet_ref.plan.choice import BF16, SIZES, Way, instruction_set
 from resnet_ref.plan.gpu.choice import ALGORITHMS as GPU_ALGORITHMS
 from resnet_ref.plan.gpu.planner import GpuPlanner
 from resnet_ref.plan.plan import Describe

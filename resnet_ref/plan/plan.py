@@ -6,10 +6,10 @@ from typing import Any
 from resnet_ref.handle import Handle
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.conv2d.convolution import Method
+from resnet_ref.kernels.vector.prepared import Program
 from resnet_ref.kernels.vector.step import Target
 from resnet_ref.plan.fusing import fused, value_of
 from resnet_ref.plan.lowering import Lowering
-from resnet_ref.plan.program import Program
 from resnet_ref.shapes import Shapes, Spec
 
 RESULT = "result"

@@ -9,13 +9,13 @@ from threading import Lock
 import numpy as np
 
 from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.conv2d.choice import Way, by_model
 from resnet_ref.kernels.conv2d.convolution import Method
 from resnet_ref.kernels.library import library
 from resnet_ref.kernels.vector.executor import thread_count
 from resnet_ref.kernels.vector.isa import Isa
 from resnet_ref.kernels.vector.step import Target
 from resnet_ref.plan import tuning
-from resnet_ref.plan.choice import Way, by_model
 from resnet_ref.plan.plan import RESULT, Describe, Plan, named_outputs
 from resnet_ref.shapes import Shapes, Spec
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import llvmlite.binding as llvm
 
+from resnet_ref.kernels.conv2d.choice import candidates
 from resnet_ref.kernels.conv2d.convolution import Convolution, Method
 from resnet_ref.kernels.vector.step import Step, Target
-from resnet_ref.plan.choice import candidates
 from resnet_ref.plan.plan import Plan
 from resnet_ref.plan.remembering import remembered
 

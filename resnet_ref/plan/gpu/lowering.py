@@ -15,8 +15,8 @@ from resnet_ref.kernels.pointwise.gpu import add_into
 from resnet_ref.kernels.softmax.gpu import softmax_into
 from resnet_ref.kernels.spatial_mean.gpu import spatial_mean_into
 from resnet_ref.kernels.subsample.gpu import subsample_into
+from resnet_ref.kernels.vector.arena import lay_out
 from resnet_ref.kernels.vector.step import Buffer
-from resnet_ref.plan.arena import lay_out
 from resnet_ref.plan.fusing import Fused, fused, value_of
 from resnet_ref.plan.gpu.choice import Choose, Convolution
 from resnet_ref.plan.gpu.room import FLOAT, NoRoomError

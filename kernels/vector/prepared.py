@@ -6,13 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from resnet_ref.kernels.arrays import Array
-from resnet_ref.kernels.max_pool2d.planned import LOWEST
 from resnet_ref.kernels.vector import team
+from resnet_ref.kernels.vector.arena import barriers, lay_out
 from resnet_ref.kernels.vector.emit import FLOAT, LINE
 from resnet_ref.kernels.vector.memory import ALIGNMENT, aligned
 from resnet_ref.kernels.vector.program import HEADER, PROGRAM
-from resnet_ref.kernels.vector.step import Buffer, Map, Memory, Step, Target
-from resnet_ref.plan.arena import barriers, lay_out
+from resnet_ref.kernels.vector.step import LOWEST, Buffer, Map, Memory, Step, Target
 
 ADDRESSABLE = FLOAT << 31  # bytes: tables hold offsets as int32, in floats
 
