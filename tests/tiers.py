@@ -2,12 +2,16 @@
 
 import os
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 from cuda_on_cpu.runtime import EmulatedRuntime
 
 from resnet_ref import DeviceError, fleet, kernels
 from resnet_ref.kernels import Tier
+from resnet_ref.kernels.conv2d import cpu, gpu
+from resnet_ref.kernels.conv2d.ladder.rungs import CPU, Rung
+from resnet_ref.kernels.cuda.hosted import hosted
 from resnet_ref.kernels.cuda.runtime import Runtime
 
 EMULATED = "gpu, emulated"
@@ -21,6 +25,15 @@ def tier_named(name: str, precision: str = "float32") -> Tier:
     if name == EMULATED:
         return kernels.for_numpy(kernels.on_runtime(EmulatedRuntime(), precision))
     return kernels.for_numpy(kernels.on(name, precision=precision))
+
+
+def tier_of(rung: Rung, on_gpu: bool = False) -> Tier:
+    """A rung of the convolution's ladder as a tier; one in CUDA on the emulated device, or on a GPU."""
+    if rung.device == CPU:
+        return Tier("cpu", lambda: SimpleNamespace(conv2d=rung.conv2d, im2col=cpu.im2col), ("float32",), threads=2)
+    runtime = kernels.cupy_runtime(0) if on_gpu else EmulatedRuntime()
+    both = SimpleNamespace(conv2d=rung.module.conv2d, im2col=gpu.im2col)
+    return Tier("gpu", lambda: hosted(both, runtime), ("float32",))
 
 
 class Gpus(list[EmulatedRuntime]):

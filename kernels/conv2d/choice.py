@@ -14,10 +14,12 @@ from resnet_ref.errors import DeviceError
 from resnet_ref.kernels.conv2d.bf16 import PRODUCTS
 from resnet_ref.kernels.conv2d.bf16_planned import bf16
 from resnet_ref.kernels.conv2d.convolution import Convolution, Method
-from resnet_ref.kernels.conv2d.direct_planned import direct
+from resnet_ref.kernels.conv2d.direct_planned import can_take_dense, direct
 from resnet_ref.kernels.conv2d.winograd_matrices import TAPS
 from resnet_ref.kernels.conv2d.winograd_planned import can_winograd, tile_count, winograd
 from resnet_ref.kernels.conv2d.winograd_planned import name as winograd_name
+from resnet_ref.kernels.conv2d.winograd_planned import takes as winograd_takes
+from resnet_ref.kernels.geometry import Window
 from resnet_ref.kernels.vector.emit import FLOAT
 from resnet_ref.kernels.vector.isa import AMX, Isa, has_amx, isa_named
 from resnet_ref.kernels.vector.matrix import require_permission
@@ -72,6 +74,11 @@ def instruction_set(way: Way, name: str | None) -> Isa:
         )
     require_permission()
     return AMX
+
+
+def reads_dense(rows: Window, cols: Window, channels: int, lanes: int) -> bool:
+    """Whether pixels may lie side by side, whichever way is chosen."""
+    return can_take_dense(cols, channels, lanes) and not winograd_takes(rows, cols)
 
 
 def candidates(conv: Convolution, algorithm: str, threads: int) -> list[Candidate]:

@@ -106,13 +106,12 @@ def _memory(one: Start) -> float | None:
     return statistics.median(known) if known else None
 
 
-def to_json(found: Comparison, absent: Mapping[str, str], command: str) -> dict[str, Any]:
-    """Plain data: everything, each run's time too; times in seconds, memory in bytes. command: the line."""
+def to_json(found: Comparison, absent: Mapping[str, str]) -> dict[str, Any]:
+    """Plain data: everything, each run's time too; times in seconds, memory in bytes."""
     packages = ["resnet-ref", "numpy", "numba", "llvmlite"]
     for contender in found.agenda.contenders:
         packages += [] if contender.is_ours else [p for p in PEERS[contender.engine].packages if p not in packages]
     return {
-        "command": command,
         "network": found.network.to_json(),
         "size": list(found.size),
         "threads": found.agenda.threads,

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
+from resnet_ref.bench.fused_layers import fused_layers
 from resnet_ref.network import Network
-from resnet_ref.plan.fusing import Fused, fused, value_of
-from resnet_ref.plan.plan import RESULT, named_outputs
-from resnet_ref.shapes import Shapes, Spec
+from resnet_ref.plan.fusing import Fused
 
 FLOAT = 4
 
@@ -13,9 +12,7 @@ FLOAT = 4
 def least_bytes(network: Network, shape: Sequence[int]) -> dict[str, int]:
     """Bytes of each layer for images [N, H, W, C], by scope: what it reads of its inputs, its output, and its weights,
     each once, in float32. The end of a residual unit is part of the convolution before it."""
-    shapes, images = Shapes(), Spec(tuple(shape))
-    result = named_outputs(network.describe, shapes, images)[RESULT]
-    return {one.layer.scope: FLOAT * _elements(one) for one in fused(shapes.layers, [value_of(result)])}
+    return {one.layer.scope: FLOAT * _elements(one) for one in fused_layers(network, shape)}
 
 
 def _elements(one: Fused) -> int:

@@ -3,17 +3,20 @@
 import json
 import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from resnet_ref.bench import ladder_report
 from resnet_ref.bench.comparison import Agenda, compare
-from resnet_ref.bench.contenders import CPU, OPTIONS, PEERS, our_contenders, peer_contenders
-from resnet_ref.bench.files import prepare
+from resnet_ref.bench.contenders import CPU, OPTIONS, PEERS, is_gpu, our_contenders, peer_contenders
+from resnet_ref.bench.files import Files, prepare
+from resnet_ref.bench.ladder import climb, kinds
 from resnet_ref.bench.layers import PLANNED, profile_text, profiles
 from resnet_ref.bench.report import to_json, to_text
 from resnet_ref.cli.options import as_json, echo_json, echo_text, progress_bar, weights_or_digits
@@ -50,13 +53,17 @@ _DEFAULT_VARIANT = "resnet_v1_50"
 @click.option("--rounds", type=click.IntRange(1), default=6, show_default=True, help="How many turns each gets.")
 @click.option("--starts", type=click.IntRange(0), default=3, show_default=True, help="New processes timed; 0: none.")
 @click.option("--profile", is_flag=True, help="Also what each layer of ours takes.")
+@click.option(
+    "--ladder", "climbs", is_flag=True,
+    help="Instead: each step from plain loops to our convolution, on every convolution of the network.",
+)  # fmt: skip
 @as_json
 @click.option("-o", "--output", metavar="FILE.json", help="Also write everything, each run's time too, to a file.")
 def bench(
     weights: str | None, variant: str | None, size: tuple[int, int] | None, output_stride: int | None,
     batches: tuple[int, ...], threads: int | None, device: str | None, algorithm: str | None, precision: str | None,
     isa: str | None, texts: tuple[str, ...], peers: bool, named: tuple[str, ...], rounds: int, starts: int,
-    profile: bool, as_json: bool, output: str | None,
+    profile: bool, climbs: bool, as_json: bool, output: str | None,
 ) -> None:  # fmt: skip
     """Measure how fast networks run here: ours, and with --peers the other engines on the same weights and images.
 
@@ -68,9 +75,12 @@ def bench(
     resnet-ref bench --peers --batch 1 --batch 8 -o bench.json
     resnet-ref bench --weights net.h5 --peer openvino --ours algorithm=auto --ours algorithm=direct
     resnet-ref bench --device gpu --precision tf32 --peers --batch 64 --profile
+    resnet-ref bench --ladder
     """
     if weights is not None and variant is not None:
         raise click.UsageError("give --weights or --variant, not both")
+    if climbs:
+        _refuse_beside_ladder(click.get_current_context())
     given = {"device": device, "algorithm": algorithm, "precision": precision, "isa": isa}
     ours = our_contenders(texts, {name: value for name, value in given.items() if value is not None})
     others, absent = peer_contenders(named, peers, device or CPU)
@@ -82,27 +92,54 @@ def bench(
     agenda = Agenda([*ours, *others], list(dict.fromkeys(batches)), thread_count(threads), rounds, starts)
     with tempfile.TemporaryDirectory(prefix="resnet-ref-") as folder, _writing(output) as written:
         files = prepare(Path(folder), file, variant, output_stride, size, DEFAULT_IMAGE_SIZE)
-        # So that wrong options are said before anything takes long.
-        models = [load_model(files.weights.path, threads=agenda.threads, **one.options) for one in ours]
-        if profile and not any(model.tier.device in PLANNED for model in models):
-            raise BenchError(
-                f"--profile is about {' and '.join(PLANNED)}, and nothing of ours here runs on them; leave one out"
-            )
-        with progress_bar(agenda.steps, "measuring") as bar:
-            found = compare(files, agenda, lambda: bar.update(1))
-        layers = profiles(files, agenda) if profile else []
-        data = {
-            **to_json(found, absent, _command(click.get_current_context())),
-            **({"profiles": [asdict(one) for one in layers]} if profile else {}),
-        }
+        data, text = _climbed(files, agenda) if climbs else _compared(files, agenda, absent, profile)
+        data = {"command": _command(click.get_current_context()), **data}
         if written is not None:
             written.write_text(json.dumps(data, indent=1) + "\n")
     if as_json:
         echo_json(data)
     else:
-        echo_text(
-            "\n\n".join([to_text(found, absent), *(profile_text(one, found.peak(one.contender)) for one in layers)])
+        echo_text(text)
+
+
+def _compared(files: Files, agenda: Agenda, absent: Mapping[str, str], profile: bool) -> tuple[dict[str, Any], str]:
+    """Contenders beside each other, as plain data and as text."""
+    ours = [one for one in agenda.contenders if one.is_ours]
+    # So that wrong options are said before anything takes long.
+    models = [load_model(files.weights.path, threads=agenda.threads, **one.options) for one in ours]
+    if profile and not any(model.tier.device in PLANNED for model in models):
+        raise BenchError(
+            f"--profile is about {' and '.join(PLANNED)}, and nothing of ours here runs on them; leave one out"
         )
+    with progress_bar(agenda.steps, "measuring") as bar:
+        found = compare(files, agenda, lambda: bar.update(1))
+    layers = profiles(files, agenda) if profile else []
+    data = {**to_json(found, absent), **({"profiles": [asdict(one) for one in layers]} if profile else {})}
+    texts = [to_text(found, absent), *(profile_text(one, found.peak(one.contender)) for one in layers)]
+    return data, "\n\n".join(texts)
+
+
+def _climbed(files: Files, agenda: Agenda) -> tuple[dict[str, Any], str]:
+    """The ladder, as plain data and as text."""
+    device = str(agenda.contenders[0].options["device"])
+    if device != CPU and not is_gpu(device):
+        raise BenchError(f'the ladder has rungs for "{CPU}" and "gpu", none for {device!r}')
+    shape = (agenda.batches[0], *files.size, files.network.channels)
+    with progress_bar(len(kinds(files.network, shape)), "measuring") as bar:
+        found = climb(files.network, shape, device, agenda.threads, agenda.rounds, lambda: bar.update(1))
+    return ladder_report.to_json(found), ladder_report.to_text(found)
+
+
+_NOT_BESIDE_LADDER = ("algorithm", "precision", "isa", "texts", "peers", "named", "starts", "profile")
+
+
+def _refuse_beside_ladder(context: click.Context) -> None:
+    """UsageError for an option that the ladder knows nothing of."""
+    for option in context.command.params:
+        if option.name in _NOT_BESIDE_LADDER and _is_given(context, option):
+            raise click.UsageError(f"--ladder times its own rungs; leave out {option.opts[0]}")
+    if len(context.params["batches"]) > 1:
+        raise click.UsageError("--ladder is of one batch; give --batch once")
 
 
 @contextmanager
@@ -115,12 +152,16 @@ def _writing(output: str | None) -> Iterator[Path | None]:
         yield part
 
 
+def _is_given(context: click.Context, option: click.Parameter) -> bool:
+    return context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+
+
 def _command(context: click.Context) -> str:
     """The command line that was given."""
     words = ["resnet-ref", "bench"]
     for option in context.command.params:
         name = option.name or ""
-        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+        if not _is_given(context, option):
             continue
         value = context.params[name]
         for one in value if option.multiple else [value]:

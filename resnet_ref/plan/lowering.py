@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.conv2d.choice import reads_dense
 from resnet_ref.kernels.conv2d.convolution import Convolution, Method
-from resnet_ref.kernels.conv2d.direct_planned import can_take_dense
-from resnet_ref.kernels.conv2d.winograd_planned import takes as winograd_takes
 from resnet_ref.kernels.max_pool2d.planned import max_pool
 from resnet_ref.kernels.pointwise.planned import add
 from resnet_ref.kernels.softmax.planned import softmax
@@ -116,4 +115,4 @@ def _takes_dense(reader: Fused, images: Spec, lanes: int) -> bool:
     rows, cols = reader.layer.rows, reader.layer.cols
     if reader.layer.op != "conv2d" or images is reader.residual or rows is None or cols is None:
         return False
-    return can_take_dense(cols, images.shape[3], lanes) and not winograd_takes(rows, cols)
+    return reads_dense(rows, cols, images.shape[3], lanes)

@@ -1,0 +1,1 @@
+"""The rungs on the cpu."""

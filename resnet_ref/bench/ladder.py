@@ -1,0 +1,212 @@
+"""Every rung of the ladder (kernels/conv2d/ladder) on every convolution of a network, each as large as it is there.
+
+Convolutions that are alike are timed once and count as often as they occur. A convolution is timed alone, and again and
+again: what it reads lies in the caches, where they hold it, which within a network it may not.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from resnet_ref import kernels
+from resnet_ref.bench.contenders import CPU
+from resnet_ref.bench.fused_layers import fused_layers
+from resnet_ref.bench.peaks import Peak, gpu_runtime, peak
+from resnet_ref.errors import BenchError, VerificationError
+from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.conv2d.gpu import has_precision
+from resnet_ref.kernels.conv2d.ladder.problem import Prepared, Problem
+from resnet_ref.kernels.conv2d.ladder.rungs import GPU, Rung, ladder
+from resnet_ref.kernels.cuda.runtime import Runtime
+from resnet_ref.kernels.geometry import Window
+from resnet_ref.network import Network
+from resnet_ref.plan.fusing import Fused
+
+# Of the largest output. 4608 float32 products, added one after the other, err by 2e-6; a wrong pad by far more.
+ALLOWED = 1e-5
+_TURN = 0.02  # seconds that a turn's runs should last together
+_MOST = 50  # runs of a turn
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Convolutions that cost the same. first: the scope of the first. count: how many there are."""
+
+    first: str
+    count: int
+    x: tuple[int, ...]
+    w: tuple[int, ...]
+    rows: Window
+    cols: Window
+    residual: tuple[int, ...] | None
+    residual_stride: int
+    activation: str | None
+
+    @property
+    def text(self) -> str:
+        """As tables show it."""
+        size = f"{self.rows.size}x{self.cols.size}"
+        stride = f"/{self.rows.stride}" if self.rows.stride > 1 else ""
+        rate = f" rate {self.rows.rate}" if self.rows.rate > 1 else ""
+        add = " + residual" if self.residual else ""
+        return f"{size}{stride}{rate}, {self.x[1]}x{self.x[2]}x{self.x[3]} to {self.w[3]}{add}"
+
+    def problem(self, seed: int) -> Problem:
+        """With random numbers, none of which is special, and outputs about as large as they."""
+        rng = np.random.default_rng(seed)
+
+        def normal(*shape: int) -> Array:
+            return rng.standard_normal(shape, np.float32)
+
+        w = normal(*self.w) / np.float32(math.sqrt(math.prod(self.w[:3])))
+        residual = None if self.residual is None else normal(*self.residual)
+        epilogue = (normal(self.w[3]), residual, self.residual_stride, self.activation)
+        return Problem(normal(*self.x), w, self.rows, self.cols, *epilogue)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One rung on one kind. seconds: of each timed run. error: against float64, of the largest output."""
+
+    seconds: list[float]
+    error: float
+
+    @property
+    def median(self) -> float:
+        """In seconds."""
+        return statistics.median(self.seconds)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind. flops: of one of its convolutions, as the definition has them. times: by the rung's name."""
+
+    kind: Kind
+    flops: int
+    times: Mapping[str, Timed]
+
+
+@dataclass(frozen=True)
+class Climb:
+    """What was measured. peak: the most that the device did, asked for before each kind."""
+
+    network: Network
+    shape: tuple[int, ...]
+    device: str
+    threads: int
+    rounds: int
+    peak: Peak
+    rungs: Sequence[Rung]
+    rows: Sequence[Row]
+
+    def seconds(self, rung: str) -> float:
+        """Of all convolutions of the network, one after the other."""
+        return sum(row.kind.count * row.times[rung].median for row in self.rows)
+
+    @property
+    def flops(self) -> int:
+        """Of all convolutions."""
+        return sum(row.kind.count * row.flops for row in self.rows)
+
+    @property
+    def count(self) -> int:
+        """How many convolutions there are."""
+        return sum(row.kind.count for row in self.rows)
+
+
+def kinds(network: Network, shape: Sequence[int]) -> list[Kind]:
+    """The convolutions of a network for images [N, H, W, C], fused as a plan has them; BenchError where it has none."""
+    found: dict[tuple[object, ...], list[str]] = {}
+    for one in fused_layers(network, shape):
+        rows, cols = one.layer.rows, one.layer.cols
+        if one.layer.op == "conv2d" and rows is not None and cols is not None:
+            found.setdefault(_like(one, rows, cols), []).append(one.layer.scope)
+    if not found:
+        raise BenchError("the network has no convolutions")
+    return [Kind(scopes[0], len(scopes), *like) for like, scopes in found.items()]  # type: ignore[arg-type]
+
+
+def _like(one: Fused, rows: Window, cols: Window) -> tuple[object, ...]:
+    x, y = one.layer.inputs[0].shape, one.output.shape
+    x, y = (shape if len(shape) == 4 else (shape[0], 1, 1, shape[1]) for shape in (x, y))
+    residual = None if one.residual is None else one.residual.shape
+    return x, (rows.size, cols.size, x[3], y[3]), rows, cols, residual, one.residual_stride, one.activation
+
+
+def climb(
+    network: Network, shape: tuple[int, ...], device: str, threads: int, rounds: int, progress: Callable[[], None]
+) -> Climb:
+    """Check every rung on every kind, then time it. VerificationError where one computes something else, and then
+    nothing more is timed. progress: called for each kind."""
+    runtime = None if device == CPU else gpu_runtime(device)
+    rungs = _rungs(runtime)
+    rows, peaks = [], []
+    for number, kind in enumerate(kinds(network, shape)):
+        peaks.append(peak(device, threads))
+        problem = kind.problem(number)
+        rows.append(Row(kind, problem.flops, _timed(rungs, kind, problem, runtime or threads, rounds)))
+        progress()
+    best = max(peaks, key=lambda one: one.gflops)
+    return Climb(network, shape, device, threads, rounds, best, rungs, rows)
+
+
+def _rungs(runtime: Runtime | None) -> Sequence[Rung]:
+    """Those of the device; a gpu without tensor cores has no last one."""
+    if runtime is None:
+        return ladder(CPU)
+    return [rung for rung in ladder(GPU) if has_precision(runtime, rung.precision)]
+
+
+def _timed(rungs: Sequence[Rung], kind: Kind, problem: Problem, on: int | Runtime, rounds: int) -> dict[str, Timed]:
+    true = _truth(problem)
+    prepared = {rung.name: rung.prepare(problem, on) for rung in rungs}
+    errors = {}
+    for name, one in prepared.items():
+        one.run()
+        errors[name] = _error(f"{name} on {kind.first} ({kind.text})", one.result(), true)
+    clocks = {name: partial(_seconds, one, on) for name, one in prepared.items()}
+    taken: dict[str, list[float]] = {name: [] for name in clocks}
+    runs = {name: min(max(math.ceil(_TURN / clock(1)[0]), 1), _MOST) for name, clock in clocks.items()}
+    for number in range(rounds):
+        turns = list(clocks.items())
+        for name, clock in turns if number % 2 == 0 else reversed(turns):
+            # One more, which finds the caches full of another rung's numbers.
+            taken[name] += clock(runs[name] + 1)[1:]
+    return {name: Timed(taken[name], errors[name]) for name in clocks}
+
+
+def _truth(problem: Problem) -> Array:
+    """The definition in float64."""
+    doubles: dict[str, Any] = {
+        name: value.astype(np.float64) if isinstance(value, np.ndarray) else value
+        for name, value in problem._asdict().items()
+    }
+    return kernels.on("definition").conv2d(**doubles)
+
+
+def _error(what: str, y: Array, true: Array) -> float:
+    largest = float(np.abs(true).max())
+    error = float(np.abs(y - true).max()) / largest if y.shape == true.shape and largest else math.nan
+    if not error <= ALLOWED:
+        raise VerificationError(
+            f"{what} is wrong: the largest error is {error:.2g} of the largest output, allowed is {ALLOWED:g}; "
+            "nothing was timed"
+        )
+    return error
+
+
+def _seconds(prepared: Prepared, on: int | Runtime, runs: int) -> list[float]:
+    if not isinstance(on, int):
+        return on.seconds(prepared.run, runs)
+    taken = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        prepared.run()
+        taken.append(time.perf_counter() - start)
+    return taken
