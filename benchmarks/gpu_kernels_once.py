@@ -18,8 +18,11 @@ import numpy as np
 from resnet_ref import ResnetRefError, kernels, load_model, save_weights
 from resnet_ref.bench.agreement import allowed
 from resnet_ref.kernels.conv2d.gpu import has_precision
+from resnet_ref.kernels.conv2d.ladder.problem import Problem
+from resnet_ref.kernels.conv2d.ladder.rungs import GPU, ladder
 from resnet_ref.kernels.cuda.cupy_runtime import cupy
 from resnet_ref.kernels.cuda.peak import copy_peak, fma_peak
+from resnet_ref.kernels.cuda.runtime import Runtime
 from resnet_ref.kernels.geometry import Window, fixed, same, valid
 from resnet_ref.network import Network
 from resnet_ref.plan.offer import PRECISIONS_OF
@@ -101,6 +104,21 @@ def check_kernels(precision: str, calls: Callable[[np.random.Generator], Iterato
     return called
 
 
+def check_ladder(runtime: Runtime) -> set[str]:
+    """Every rung of conv2d/ladder that the device can climb, as `check_kernels`; their names."""
+    definition, checked = kernels.on("definition"), set()
+    for rung in ladder(GPU):
+        if not has_precision(runtime, rung.precision):
+            continue
+        for _, (x, w, rows, cols), options in convolutions(np.random.default_rng(0)):
+            prepared = rung.prepare(Problem(x, w, rows, cols, **options), runtime)
+            prepared.run()
+            true = definition.conv2d(x, w, rows, cols, **options)
+            _require_near(f"{rung.name} on {x.shape}", prepared.result(), true, allowed(rung.precision))
+        checked.add(rung.name)
+    return checked
+
+
 def check_networks(precision: str) -> None:
     """Plans of whole networks, twice: first as they are made, then from what was kept. ResnetRefError as above."""
     images = _normal(np.random.default_rng(1), 3, *SIZE, 3)
@@ -141,6 +159,7 @@ def main() -> None:
         if has_precision(runtime, precision):
             check_kernels(precision, convolutions)
             check_networks(precision)
+    check_ladder(runtime)
     fma_peak(runtime, rounds=2, repeats=1)
     copy_peak(runtime, elements=4100, repeats=1)
     print("every kernel ran and is right")

@@ -25,10 +25,10 @@ def convolutions() -> list[tuple[Tile, Source]]:
 @cache
 def sources() -> list[Source]:
     """All of them."""
-    modules = [path.relative_to(FOLDER).with_suffix("") for path in FOLDER.glob("*/*.py")]
+    patterns = ("*/gpu.py", "*/peak.py", "conv2d/ladder/gpu/[!_]*.py")
     found = {source for _, source in convolutions()}
-    for module in modules:
-        if module.name in ("gpu", "peak"):
-            values = vars(import_module(f"resnet_ref.kernels.{module.parent}.{module.name}")).values()
-            found |= {value for value in values if isinstance(value, Source)}
+    for path in [path for pattern in patterns for path in FOLDER.glob(pattern)]:
+        module = ".".join(path.relative_to(FOLDER).with_suffix("").parts)
+        values = vars(import_module(f"resnet_ref.kernels.{module}")).values()
+        found |= {value for value in values if isinstance(value, Source)}
     return sorted(found)

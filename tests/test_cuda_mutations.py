@@ -17,6 +17,7 @@ from planned import defined, whole
 from resnet_ref import kernels
 from resnet_ref.kernels import Tier
 from resnet_ref.kernels.conv2d.gpu import Epilogue, conv2d_into, workspace_size
+from resnet_ref.kernels.conv2d.ladder.rungs import GPU, Rung, ladder
 from resnet_ref.kernels.conv2d.tiles import by_name
 from resnet_ref.kernels.cuda.launch import Launch
 from resnet_ref.kernels.geometry import Window, same
@@ -85,6 +86,20 @@ def convolution(
     return run
 
 
+def climbed(rung: Rung, shape: tuple[int, ...], depth: int) -> Callable[[EmulatedRuntime], None]:
+    """Runs a convolution by a rung of the ladder, with a whole epilogue."""
+
+    def run(runtime: EmulatedRuntime) -> None:
+        x, w = whole(RNG, *shape), whole(RNG, ROWS.size, COLS.size, shape[3], depth)
+        residual = whole(RNG, shape[0], ROWS.out(shape[1]) * 2 - 1, COLS.out(shape[2]) * 2, depth)
+        given = {"bias": whole(RNG, depth), "residual": residual, "residual_stride": 2, "activation": "relu"}
+        there = {name: runtime.upload(a) if isinstance(a, np.ndarray) else a for name, a in given.items()}
+        y = rung.conv2d(runtime.upload(x), runtime.upload(w), ROWS, COLS, **there, on=runtime)
+        np.testing.assert_array_equal(runtime.download(y), defined(x, w, ROWS, COLS, **given))
+
+    return run
+
+
 def called(kernel: str, *args: Any, exact: bool = True, **how: Any) -> Callable[[EmulatedRuntime], None]:
     """Calls a kernel of a tier."""
 
@@ -113,6 +128,9 @@ POOL = called("max_pool2d", WITH_NAN, same(6, 3, 2), same(5, 3, 2))
 SOFTMAX = called("softmax", values(3, 300) * 60, exact=False)
 STATISTICS = called("batch_statistics", values(3, 17, 13, 35) + 30, exact=False)
 MEAN = called("spatial_mean", values(3, 5, 9, 35) + 3, exact=False)
+ONE_THREAD, COALESCED = (climbed(rung, (2, 9, 8, 3), 5) for rung in ladder(GPU)[:2])
+SHARED, REGISTERS = (climbed(rung, (2, 9, 8, 12), 69) for rung in ladder(GPU)[2:4])
+LADDER = "conv2d/ladder/gpu"
 CONV, EDGE = "conv2d/gpu.cu", "(unsigned)column < (unsigned)conv.w"
 
 # file, what stands there, what is planted, what runs it
@@ -189,6 +207,54 @@ PLANTED: dict[str, tuple[str, str, str, Callable[[EmulatedRuntime], None]]] = {
         "is_inside(pixel, tap, conv) ?",
         "true ?",
         called("im2col", values(2, 7, 6, 3), ROWS, COLS),
+    ),
+    "threads behind the last output go on": (
+        f"{LADDER}/one_thread.cu",
+        "number >= pixels * f",
+        "number > pixels * f",
+        ONE_THREAD,
+    ),
+    "a pixel is taken for a filter": (
+        f"{LADDER}/coalesced.cu",
+        "m = number / f, filter = number % f",
+        "m = number % f, filter = number / f",
+        COALESCED,
+    ),
+    "shared tiles are read before they are there": (
+        f"{LADDER}/shared_tiles.cu",
+        "__syncthreads();  // the tiles are there",
+        "",
+        SHARED,
+    ),
+    "shared tiles are overwritten while they are read": (
+        f"{LADDER}/shared_tiles.cu",
+        "__syncthreads();  // nobody",
+        "// nobody",
+        SHARED,
+    ),
+    "a tile's row goes on in the next row of the matrix": (
+        f"{LADDER}/shared_tiles.cu",
+        "m < rows && k + tx < depth",
+        "m < rows",
+        SHARED,
+    ),
+    "register tiles are overwritten while they are read": (
+        f"{LADDER}/register_tiles.cu",
+        "__syncthreads();  // nobody",
+        "// nobody",
+        REGISTERS,
+    ),
+    "a thread multiplies one row of its tile and writes another": (
+        f"{LADDER}/register_tiles.cu",
+        "a[ty + i * ROWS][k]",
+        "a[ty * TM + i][k]",
+        REGISTERS,
+    ),
+    "a tile's channels behind the last are written": (
+        f"{LADDER}/register_tiles.cu",
+        "if (n < f)",
+        "if (n <= f)",
+        REGISTERS,
     ),
     "padding wins a maximum": ("max_pool2d/gpu.cu", "-3.402823466e+38f", "0.0f", POOL),
     "NaN wins a maximum": (

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 from cuda_sources import convolutions, sources
 
+from resnet_ref.kernels.conv2d.ladder.gpu import register_tiles
 from resnet_ref.kernels.cuda.launch import FOLDER, Source
 
 pytest.importorskip("cupy", reason="CUDA's compiler comes with CuPy")
@@ -56,7 +57,7 @@ def name_of(source: Source) -> str:
 
 
 def test_every_cu_file_is_compiled() -> None:
-    files = {path.relative_to(FOLDER).as_posix() for path in FOLDER.glob("*/*.cu")}
+    files = {path.relative_to(FOLDER).as_posix() for path in FOLDER.glob("**/*.cu")}
     assert files == {source.file for source in sources()}
 
 
@@ -74,6 +75,14 @@ def test_as_many_blocks_of_a_tile_fit_on_a_multiprocessor_as_the_table_says(arch
             rounded = -(-kernel.registers // 8) * 8  # as they are given out
             assert rounded * tile.threads * tile.blocks <= REGISTERS, name_of(source)
             assert (kernel.shared + RESERVED) * tile.blocks <= SHARED[architecture], name_of(source)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_as_many_blocks_of_the_ladders_register_tiles_fit_as_its_text_says(architecture: str) -> None:
+    assert "registers have room for 4" in (register_tiles.__doc__ or "")
+    (kernel,) = compiled(register_tiles.SOURCE, architecture)
+    threads = register_tiles.BM // register_tiles.TM * (register_tiles.BN // register_tiles.TN)
+    assert REGISTERS // (-(-kernel.registers // 8) * 8 * threads) == 4
 
 
 def test_a_text_that_spills_or_is_wrong_is_seen() -> None:

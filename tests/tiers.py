@@ -1,8 +1,9 @@
 """The tiers that tests of kernels run on, all for NumPy arrays."""
 
 import os
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from cuda_on_cpu.runtime import EmulatedRuntime
@@ -30,9 +31,14 @@ def tier_named(name: str, precision: str = "float32") -> Tier:
 def tier_of(rung: Rung, on_gpu: bool = False) -> Tier:
     """A rung of the convolution's ladder as a tier; one in CUDA on the emulated device, or on a GPU."""
     if rung.device == CPU:
-        return Tier("cpu", lambda: SimpleNamespace(conv2d=rung.conv2d, im2col=cpu.im2col), ("float32",), threads=2)
+        both = SimpleNamespace(conv2d=partial(rung.conv2d, on=2), im2col=cpu.im2col)
+        return Tier("cpu", lambda: both, ("float32",))
+
+    def by_rung(*args: Any, runtime: Runtime, **options: Any) -> Any:
+        return rung.conv2d(*args, on=runtime, **options)
+
     runtime = kernels.cupy_runtime(0) if on_gpu else EmulatedRuntime()
-    both = SimpleNamespace(conv2d=rung.module.conv2d, im2col=gpu.im2col)
+    both = SimpleNamespace(conv2d=by_rung, im2col=gpu.im2col)
     return Tier("gpu", lambda: hosted(both, runtime), ("float32",))
 
 

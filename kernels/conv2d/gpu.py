@@ -42,7 +42,7 @@ def im2col(x: Array, rows: Window, cols: Window, *, runtime: Runtime) -> Array:
     oh, ow = rows.out(x.shape[1]), cols.out(x.shape[2])
     matrix = runtime.empty((x.shape[0] * oh * ow, rows.size * cols.size * x.shape[3]), np.float32)
     grid = blocks_for(matrix.size, runtime.multiprocessors)
-    sizes = int32(*x.shape, oh, ow, *_taps(rows, cols))
+    sizes = int32(*x.shape, oh, ow, *taps(rows, cols))
     runtime.launch(Launch(IM2COL, "im2col", grid, BLOCK, (x, matrix, *sizes)))
     return matrix
 
@@ -126,7 +126,7 @@ def conv2d_into(
     tile, depth = way.tile, math.prod(w.shape[:3])
     grid = (-(-n * oh * ow // tile.bm), -(-f // tile.bn), way.splits)
     int32(grid[0] * tile.bm)  # threads number pixels with int, those behind the last too
-    sizes = int32(*x.shape, oh, ow, f, *_taps(rows, cols), k_per_split(way, depth))
+    sizes = int32(*x.shape, oh, ow, f, *taps(rows, cols), k_per_split(way, depth))
     arguments = (x, w, during.bias, during.residual, sums, *sizes, *during.numbers)
     compiled = source_of(way, x.shape[3], f, rows, cols)
     kernel = "conv_float32" if way.precision == FLOAT32 else "conv_tensor_core"
@@ -150,6 +150,6 @@ def source_of(way: Way, c: int, f: int, rows: Window, cols: Window) -> Source:
     return source("conv2d/tensor_cores.cu", **defines, WM=tile.tm, WN=tile.tn, **{way.precision.upper(): 1})
 
 
-def _taps(rows: Window, cols: Window) -> tuple[int, ...]:
+def taps(rows: Window, cols: Window) -> tuple[int, ...]:
     """kh, kw, then strides, rates and paddings before, as the kernels take them."""
     return (rows.size, cols.size, rows.stride, cols.stride, rows.rate, cols.rate, rows.before, cols.before)

@@ -37,7 +37,7 @@ class Rung:
     def prepare(self, problem: Problem, on: "int | Runtime") -> Prepared:
         """The problem laid out; on: the number of threads, or for rungs in CUDA the device."""
         if self.device == CPU:
-            return self.module.prepare(problem, on)  # type: ignore[no-any-return]
+            return self.module.prepare(problem, on)
         return _on_device(self.module, problem, on)  # type: ignore[arg-type]
 
     def conv2d(
@@ -48,14 +48,18 @@ class Rung:
         cols: Window,
         *,
         out: Array | None = None,
-        threads: int = 1,
+        on: "int | Runtime" = 1,
         **epilogue: Any,
     ) -> Array:
-        """Tier.conv2d of NumPy arrays, by a rung on the cpu."""
+        """Tier.conv2d; on: the number of threads, for NumPy's arrays, or the device whose arrays these are."""
         problem = Problem(x, w, rows, cols, **epilogue)
+        if not isinstance(on, int):
+            y = on.empty(problem.shape, np.float32) if out is None else out
+            self.module.convolve(problem, y, on)
+            return y
         y = np.empty(problem.shape, np.float32) if out is None else out
         if y.size:
-            prepared = self.prepare(problem, threads)
+            prepared = self.prepare(problem, on)
             prepared.run()
             y[...] = prepared.result()
         return y
@@ -94,9 +98,7 @@ def ladder(device: str) -> tuple[Rung, ...]:
 
 
 def _on_device(module: ModuleType, problem: Problem, runtime: Runtime) -> Prepared:
-    there = {
-        name: runtime.upload(value) if isinstance(value, np.ndarray) else value
-        for name, value in problem._asdict().items()
-    }
+    given = problem._asdict().items()
+    there: dict[str, Any] = {name: runtime.upload(value) for name, value in given if isinstance(value, np.ndarray)}
     y = runtime.empty(problem.shape, np.float32)
-    return Prepared(partial(module.conv2d, **there, out=y, runtime=runtime), partial(runtime.download, y))
+    return Prepared(partial(module.convolve, problem._replace(**there), y, runtime), partial(runtime.download, y))
