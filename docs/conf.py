@@ -7,9 +7,9 @@ sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "resnet-ref"
 author = "the authors of resnet-ref"
-extensions = ["myst_parser", "sphinx_design"]
+extensions = ["myst_parser", "sphinx_design", "ladder", "pictures", "precision", "tested"]
 exclude_patterns = ["_ext"]
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 nitpicky = True
 html_theme = "furo"

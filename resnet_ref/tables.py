@@ -3,6 +3,11 @@
 from collections.abc import Sequence
 
 
+def counted(number: int, noun: str) -> str:
+    """1 image, 2 images."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
     """A line per row, columns as wide as they need to be; the first `left` aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 TAPS = 3
 Matrix = NDArray[np.float64]
 # The finite points. The values of a polynomial at large points and at small ones differ by orders of magnitude, and
-# float32 then loses digits: for m = 4, +-1/sqrt(2) and +-sqrt(2) err half as much as the usual +-1, +-2 (docs/accuracy.md).
+# float32 then loses digits: for m = 4, +-1/sqrt(2) and +-sqrt(2) err half as much as the usual +-1, +-2 (why:
+# docs/accuracy.md).
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))}
 
 

@@ -11,7 +11,7 @@ from resnet_ref.bench.machine import gpu, hardware, versions
 from resnet_ref.bench.peaks import Peak, gpu_runtime
 from resnet_ref.bench.start import Start
 from resnet_ref.bench.torch_cuda import torch_cuda
-from resnet_ref.tables import columns
+from resnet_ref.tables import columns, counted
 
 
 def to_text(found: Comparison, absent: Mapping[str, str]) -> str:
@@ -20,7 +20,7 @@ def to_text(found: Comparison, absent: Mapping[str, str]) -> str:
     height, width = found.size
     lines = [
         f"{found.network.function}, images [N, {height}, {width}, {found.network.channels}], "
-        f"{found.agenda.threads} threads of {about['processor']}",
+        f"{counted(found.agenda.threads, 'thread')} of {about['processor']}",
         *(_peak(device, one) for device, one in found.peaks.items()),
     ]
     for batch in found.batches:

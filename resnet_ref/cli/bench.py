@@ -127,7 +127,8 @@ def _climbed(files: Files, agenda: Agenda) -> tuple[dict[str, Any], str]:
     shape = (agenda.batches[0], *files.size, files.network.channels)
     with progress_bar(len(kinds(files.network, shape)), "measuring") as bar:
         found = climb(files.network, shape, device, agenda.threads, agenda.rounds, lambda: bar.update(1))
-    return ladder_report.to_json(found), ladder_report.to_text(found)
+    data = ladder_report.to_json(found)
+    return data, ladder_report.to_text(data)
 
 
 _NOT_BESIDE_LADDER = ("algorithm", "precision", "isa", "texts", "peers", "named", "starts", "profile")

@@ -8,6 +8,7 @@ from resnet_ref.cli.options import as_json, checkpoint_options, described, echo_
 from resnet_ref.images import find_images
 from resnet_ref.oracle.record import open_source
 from resnet_ref.oracle.record import record as record_slim
+from resnet_ref.tables import counted
 from resnet_ref.weights.atomic import require_another
 
 
@@ -55,7 +56,6 @@ def record(
         echo_json({"output": output, "network": facts.network, "versions": dict(facts.versions), **kept})
     else:
         kept_text = "whole" if sample is None else f"at most {sample} values of each"
-        click.echo(
-            f"slim under TensorFlow {facts.versions['tensorflow']}: {opened.network.function}, {len(files)} images"
-        )
+        images_text = counted(len(files), "image")
+        click.echo(f"slim under TensorFlow {facts.versions['tensorflow']}: {opened.network.function}, {images_text}")
         click.echo(f"{len(facts.end_points)} end points, {kept_text} -> {output}")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from resnet_ref.accuracy import COARSER, NEAR, OURS, SLIM
-from resnet_ref.tables import columns
+from resnet_ref.tables import columns, counted
 from resnet_ref.verification.comparison import Row
 from resnet_ref.verification.verify import Verification
 
@@ -106,7 +106,8 @@ def inputs_line(found: Verification) -> str:
         return f"not compared: {inputs.says}"
     if inputs.departs:
         return f"depart: {inputs.says}; largest difference {inputs.max_error:.4g}"
-    return f"{len(found.facts.images)} files preprocess to slim's arrays, largest difference {inputs.max_error:.2g}"
+    files = counted(len(found.facts.images), "file")
+    return f"{files} preprocessed, largest difference to slim's arrays {inputs.max_error:.2g}"
 
 
 def labels_line(found: Verification) -> str:
