@@ -7,12 +7,14 @@ sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "resnet-ref"
 author = "the authors of resnet-ref"
-extensions = ["myst_parser", "sphinx_design", "ladder", "pictures", "precision", "tested"]
+extensions = ["myst_parser", "sphinx_design", "ladder", "pictures", "precision", "reachable", "tested"]
 exclude_patterns = ["_ext"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 nitpicky = True
 html_theme = "furo"
 html_title = "resnet-ref"
+html_show_sourcelink = False
+html_copy_source = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

@@ -1,12 +1,13 @@
 """What several test files share, made once: a network of three units, its weights file, and the shipped digits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from browsing import started
 from hypothesis import settings
 from PIL import Image
 from tiers import why_no_gpu
@@ -74,6 +75,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for file, size in zip(files, ((40, 31), (33, 60), (64, 64)), strict=True):
         Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(file)
     return files
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    yield from started()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from browsing import problems
 from PIL import Image
 
 pytest.importorskip("sphinx", reason="the site needs Sphinx: pip install '.[docs]'")
@@ -102,6 +103,19 @@ def test_nothing_on_the_site_is_fetched_from_elsewhere(site: Path) -> None:
             r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"([^\"]+)\"", page.read_text("utf-8")
         ):
             assert not found.startswith(("http:", "https:", "//")), (page.name, found)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", ["index", "tour", "kernels/conv2d", "ladder/cpu", "accuracy", "why_not_equal"])
+def test_a_page_keeps_nobody_out(browser: Any, site: Path, page: str, scheme: str) -> None:
+    """The theme's two side bars are landmarks of the same name, which is not ours to mend."""
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get(site.joinpath(f"{page}.html").as_uri())
+    assert [one for one in problems(browser) if not one.startswith("landmark-unique")] == []
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return document.documentElement.scrollWidth - innerWidth") <= 0
 
 
 def test_a_broken_link_and_a_claim_without_its_test_are_errors(tmp_path: Path) -> None:

@@ -1,37 +1,13 @@
 """The pages in a real browser: complete by themselves, and usable by keyboard, by screen reader and in the dark."""
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import problems
 from conftest import Run
 
 pytestmark = pytest.mark.browser
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--window-size=1200,1600",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync")  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None or DRIVER is None:
-        if os.environ.get("RESNET_REF_NEEDS_BROWSER"):
-            pytest.fail("chromium and chromedriver are wanted here, and are missing")
-        pytest.skip("no chromium and chromedriver on this machine (Debian: apt-get install chromium-driver)")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in FLAGS:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    driver.set_script_timeout(180)
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +30,6 @@ def pages(run: Run, folder: Path, digit_files: list[Path]) -> dict[str, str]:
         if not (folder / f"{name}.html").exists():
             assert run(*command, "--html", folder / f"{name}.html")[0] == (1 if name == "departs" else 0)
     return {name: (folder / f"{name}.html").as_uri() for name in commands}
-
-
-def problems(browser: Any) -> list[str]:
-    """What axe finds that keeps people out."""
-    from axe_core_python.selenium import Axe
-
-    found = Axe().run(browser)["violations"]
-    return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

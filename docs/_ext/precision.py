@@ -139,7 +139,11 @@ class PrecisionTable(SphinxDirective):
         if name not in (*TABLES, SOURCE):
             raise self.error(f"precision-table must be one of {', '.join(TABLES)} or {SOURCE}; got {name!r}")
         self.env.note_dependency(str(FIGURES))
-        return self.parse_text_to_nodes(markdown(name, json.loads(FIGURES.read_text())))
+        made = self.parse_text_to_nodes(markdown(name, json.loads(FIGURES.read_text())))
+        for node in made:
+            for table in node.findall(nodes.table):
+                table["classes"].append("figures")
+        return made
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def _symmetric(n: int, own: Window) -> Window:
 def _of_padding() -> Iterator[Hypothesis]:
     cases: dict[str, tuple[str, dict[str, Repad]]] = {
         "pool1 padded symmetrically": (
-            "slim's SAME pads an even size at its end only; Caffe, Keras and PyTorch pad both ends",
+            "slim's SAME pads an even size at its end only; Keras and PyTorch pad both ends",
             {"pool": _symmetric},
         ),
         "SAME padding in strided convolutions": (
