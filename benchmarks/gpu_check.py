@@ -4,7 +4,8 @@
 
 Runs, and writes as data to benchmarks/results/gpu_<device>.json, from which readme_table.py makes README's table:
 the tests that want a GPU; compute-sanitizer over gpu_kernels_once.py; `resnet-ref bench` of resnet_v1_50 in each
-precision, with every layer's share of what the device can do. A part that fails does not keep the others from running.
+precision, with every layer's share of what the device can do; and `resnet-ref bench --ladder`, whose figures go to
+ladder_gpu_<device>.json, from which the site makes its tables. A part that fails does not keep the others from running.
 
 Exit status: 0 where all is well, 1 where a part failed or the tier is slower than it has to be, 2 without a GPU.
 """
@@ -122,6 +123,11 @@ def bench(precision: str) -> Run:
         return run if "error" in run else json.loads(output.read_text())
 
 
+def ladder(output: Path) -> Run:
+    """`resnet-ref bench --ladder`, which writes to a file of its own."""
+    return _ran([sys.executable, "-c", COMMAND, "bench", "--ladder", "--device", "gpu", "-o", str(output)], {})
+
+
 def _ran(command: Sequence[str], environment: Mapping[str, str]) -> Run:
     """Runs a command here and lets it print; {"ok": what its last line said} or {"error": ...}."""
     print("$", " ".join(command), flush=True)
@@ -136,7 +142,7 @@ def _ran(command: Sequence[str], environment: Mapping[str, str]) -> Run:
 
 def summary(found: Mapping[str, Any]) -> str:
     """What was found, as tables."""
-    lines = [f"{part}: {_said(found[part])}" for part in ("tests", "sanitizer")]
+    lines = [f"{part}: {_said(found[part])}" for part in ("tests", "sanitizer", "ladder")]
     header = ("", "batch", "ours, ms", "images/s", "from host, ms", "PyTorch, ms", "PyTorch tf32, ms", "error")
     lines += ["", *columns(header, list(_rows(found["runs"])))]
     lines += [f"{precision}: {run['error']}" for precision, run in found["runs"].items() if "error" in run]
@@ -168,7 +174,7 @@ def _judged(bar: Bar) -> tuple[str, str, str]:
 
 def is_well(found: Mapping[str, Any]) -> bool:
     """Whether no part that ran failed, and every bar but the aims is met, where the bench ran."""
-    parts = [found["tests"], found["sanitizer"], *found["runs"].values()]
+    parts = [found["tests"], found["sanitizer"], found["ladder"], *found["runs"].values()]
     bars = [Bar(**bar) for bar in found["bars"]]
     return all(part is None or "error" not in part for part in parts) and all(b.is_met or b.is_aim for b in bars)
 
@@ -186,15 +192,16 @@ def main(no_tests: bool, no_sanitizer: bool, no_bench: bool, output: Path | None
         click.echo(f"gpu_check: {error}", err=True)
         sys.exit(2)
     assert runtime is not None
+    path = output or RESULTS / f"gpu_{re.sub('[^a-z0-9]+', '_', runtime.name.lower()).strip('_')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {
         "device": runtime.name,
         "tests": None if no_tests else tests(),
         "sanitizer": None if no_sanitizer else sanitizer(),
         "runs": {} if no_bench else {precision: bench(precision) for precision in PRECISIONS},
+        "ladder": None if no_bench else ladder(path.with_name(f"ladder_{path.name}")),
     }
     found["bars"] = [] if no_bench else [asdict(bar) for bar in measured(found["runs"])]
-    path = output or RESULTS / f"gpu_{re.sub('[^a-z0-9]+', '_', runtime.name.lower()).strip('_')}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1) + "\n")
     click.echo(f"{summary(found)}\n\nwritten: {path}")
     sys.exit(0 if is_well(found) else 1)

@@ -1,7 +1,7 @@
 """Writes README's tables of figures from benchmarks/results: `python benchmarks/readme_table.py`.
 
-bench_*.json there are made by `resnet-ref bench --peers -o`, checkpoint_reading.json by checkpoint_reading.py, and
-gpu_*.json, one for each device, by gpu_check.py.
+bench_*.json there are made by `resnet-ref bench --peers -o`, ladder_cpu.json by `resnet-ref bench --ladder -o`,
+checkpoint_reading.json by checkpoint_reading.py, and gpu_*.json, one for each device, by gpu_check.py.
 """
 
 import json
@@ -12,10 +12,13 @@ from typing import Any
 
 from gpu_check import HOST, OURS, PEERS, sides
 
+from resnet_ref.bench import ladder_report
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 START, END = "<!-- figures: made by benchmarks/readme_table.py -->\n", "<!-- end of figures -->"
 GPU_START, GPU_END = "<!-- gpu figures: made by benchmarks/readme_table.py -->\n", "<!-- end of gpu figures -->"
+LADDER_START, LADDER_END = "<!-- ladder: made by benchmarks/readme_table.py -->\n", "<!-- end of ladder -->"
 NO_GPU = (
     "Not measured yet: the gpu tier has never run on a GPU. The tests compile its kernels for sm_80 and sm_90, and run "
     "them on the CPU. `python benchmarks/gpu_check.py`, where there is a GPU, tests it and times it beside PyTorch.\n"
@@ -118,9 +121,25 @@ def _markdown(rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
+def ladder() -> str:
+    """Each rung on the cpu, on all convolutions of resnet_v1_50."""
+    data = json.loads((RESULTS / "ladder_cpu.json").read_text())
+    header, rows = ladder_report.tables(data)[0]
+    _, height, width, _ = data["shape"]
+    what = f"{data['network']['function']}, {height}x{width}, {header[0]}"
+    return _markdown([[what, *header[1:]], ["---"] * len(header), *rows]) + (
+        f"\nMedians; {ladder_report.machine(data)}, {ladder_report.peak(data)}.\n"
+    )
+
+
 def renewed(readme: str) -> str:
     """README's text with the tables as they should be."""
-    for start, end, made in ((START, END, tables()), (GPU_START, GPU_END, gpu_tables())):
+    places = (
+        (START, END, tables()),
+        (GPU_START, GPU_END, gpu_tables()),
+        (LADDER_START, LADDER_END, ladder()),
+    )
+    for start, end, made in places:
         before, rest = readme.split(start)
         _, after = rest.split(end)
         readme = before + start + made + end + after

@@ -104,8 +104,8 @@ def test_bars_are_the_peers_time_over_ours_in_the_run_of_their_precision(scripts
 
 def found(scripts: SimpleNamespace, **changes: Any) -> dict[str, Any]:
     """What gpu_check.py writes."""
-    data: dict[str, Any] = {"device": "NVIDIA H200", "tests": {"ok": ""}, "sanitizer": {"ok": ""}, "runs": RUNS}
-    data |= changes
+    ok = {part: {"ok": ""} for part in ("tests", "sanitizer", "ladder")}
+    data: dict[str, Any] = {"device": "NVIDIA H200", **ok, "runs": RUNS, **changes}
     return {**data, "bars": [scripts.check.asdict(bar) for bar in scripts.check.measured(data["runs"])]}
 
 
@@ -120,6 +120,7 @@ def test_all_is_well_where_nothing_failed_and_only_an_aim_is_missed(scripts: Sim
     assert not well(found(scripts, runs={**good, "bfloat16": RUNS["bfloat16"]}))
     assert not well(found(scripts, runs=good, sanitizer={"error": "racecheck: status 9"}))
     assert not well(found(scripts, runs=good, tests={"error": "status 1: 1 failed"}))
+    assert not well(found(scripts, runs=good, ladder={"error": "status 1: coalesced is wrong"}))
 
 
 def test_one_part_that_fails_does_not_hide_the_others(
@@ -142,12 +143,14 @@ def test_one_part_that_fails_does_not_hide_the_others(
     assert data["sanitizer"]["racecheck"] == {"error": "status 3: last"}
     failed = {"error": "status 3: last"}
     assert data["runs"] == dict.fromkeys(("float32", "tf32x3", "tf32", "bfloat16"), failed)
-    assert len(ran) == 1 + 4 + 4
+    assert data["ladder"] == failed
+    assert len(ran) == 1 + 4 + 4 + 1
+    assert ran[-1][-2:] == ["-o", str(tmp_path / "ladder_o.json")]
     assert all(not scripts.check.Bar(**bar).is_met for bar in data["bars"])
 
 
-def test_the_bench_of_a_precision_is_a_line_that_bench_takes(
-    scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+def test_the_bench_of_a_precision_and_the_ladder_are_lines_that_bench_takes(
+    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ran(command: list[str], environment: Any) -> Any:
         line = command[command.index("bench") :]
@@ -163,6 +166,8 @@ def test_the_bench_of_a_precision_is_a_line_that_bench_takes(
     from resnet_ref.cli.bench import bench
 
     bench.make_context("bench", line[1:])
+    scripts.check.ladder(tmp_path / "ladder.json")
+    bench.make_context("bench", json.loads((tmp_path / "ladder.json").read_text())["line"][1:])
     done = subprocess.run(
         [sys.executable, "-c", scripts.check.COMMAND, "bench", "--help"], capture_output=True, text=True
     )
@@ -185,7 +190,7 @@ def test_a_sanitizer_that_is_not_there_is_a_failure_that_says_what_to_do(
 
 def test_the_summary_shows_every_time_and_every_bar(scripts: SimpleNamespace) -> None:
     lines = scripts.check.summary(found(scripts, sanitizer=None)).splitlines()
-    assert lines[:2] == ["tests: ok", "sanitizer: left out"]
+    assert lines[:3] == ["tests: ok", "sanitizer: left out", "ladder: ok"]
     rows = [line.split() for line in lines]
     assert ["float32", "8", "2.000", "4000", "3.000", "3.000", "2.500", "1.0e-06"] in rows
     assert "bfloat16: status 1: ours and the float64 definition disagree" in lines

@@ -77,8 +77,8 @@ def test_the_figures_are_those_in_benchmarks_results(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the commands are for a Unix shell")
-def test_ci_runs_the_two_commands_that_readme_shows():
+def test_ci_runs_the_commands_that_readme_shows():
     script = (ROOT / ".ci" / "run").read_text()
-    for name in ("main", "tests"):
+    for name in ("main", "tests", "docs"):
         assert f"<!-- command: {name} -->" in README
         assert f"readme {name}" in script

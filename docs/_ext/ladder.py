@@ -41,17 +41,27 @@ def _fill(_: Sphinx, __: str, content: list[str]) -> None:
 
 def rungs(device: str) -> str:
     """A section for each rung."""
-    return "\n".join(_section(number, rung) for number, rung in enumerate(ladder(device), 1))
+    return "\n".join(_section(number, rung, _taken(device, rung)) for number, rung in enumerate(ladder(device), 1))
 
 
-def _section(number: int, rung: Rung) -> str:
+def _taken(device: str, rung: Rung) -> str:
+    """What the first of the measurements says of a rung."""
+    if not (files := _files(device)):
+        return ""
+    _, rows = tables(json.loads(files[0].read_text()))[0]
+    milliseconds, speed, share, gain, _ = next(cells for name, *cells in rows if name == rung.name)
+    before = f", {gain} times as fast as the rung before" if gain else ""
+    return f"*{milliseconds} ms, {speed} GFLOP/s, {share} of the peak{before}.*\n"
+
+
+def _section(number: int, rung: Rung, taken: str) -> str:
     folder = f"{KERNELS}/conv2d/ladder/{rung.device}"
     text = (rung.module.__doc__ or "").strip()
     shown = [_included(f"{folder}/{rung.file}.py", "python", after=text.splitlines()[-1])]
     if Path(rung.module.__file__ or "").with_suffix(".cu").is_file():
         shown.insert(0, _included(f"{folder}/{rung.file}.cu", "cuda"))
     below = [_folded(file) for file in rung.stands_on]
-    return "\n".join([f"## {number}. {rung.name}", "", text, "", *shown, *below])
+    return "\n".join([f"## {number}. {rung.name}", "", taken, text, "", *shown, *below])
 
 
 def _included(path: str, language: str, after: str = "") -> str:
@@ -69,8 +79,11 @@ def _folded(file: str) -> str:
 
 def figures(device: str) -> str:
     """Tables and a chart of every file that there is."""
-    files = sorted(RESULTS.glob(f"ladder_{device}*.json"))
-    return "\n".join("\n".join(_measured(path)) for path in files) or NOT_MEASURED
+    return "\n".join("\n".join(_measured(path)) for path in _files(device)) or NOT_MEASURED
+
+
+def _files(device: str) -> list[Path]:
+    return sorted(RESULTS.glob(f"ladder_{device}*.json"))
 
 
 def _measured(path: Path) -> Iterator[str]:
