@@ -21,10 +21,11 @@ def docs(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     pytest.importorskip("sphinx")
     pytest.importorskip("matplotlib")
     monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
-    import pictures
+    import drawn
     import probe
+    import shown
 
-    return SimpleNamespace(pictures=pictures, probe=probe)
+    return SimpleNamespace(drawn=drawn, probe=probe, shown=shown)
 
 
 def cells(read: Any) -> set[tuple[int, ...]]:
@@ -82,19 +83,19 @@ BY_HAND = {
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_what_an_output_reads_worked_out_by_hand(docs: SimpleNamespace, name: str) -> None:
-    found = docs.pictures.find(name)
+    found = docs.shown.find(name)
     pad, read, around = BY_HAND[name]
     assert found.pad == pad
     assert cells(found.reads["x"]) == read
-    said = docs.pictures.describe(name)
-    picture = docs.pictures.PICTURES[name]
+    said = docs.shown.describe(name)
+    picture = docs.shown.PICTURES[name]
     inside, total = len(read) - around, np.prod(picture.inputs["x"].shape)
     assert f"{inside} of the {total} numbers of x" in said
     assert (f"and {around} of its padding" in said) == (around > 0)
 
 
 def test_what_else_is_read_worked_out_by_hand(docs: SimpleNamespace) -> None:
-    find = docs.pictures.find
+    find = docs.shown.find
     assert cells(find("conv2d_edge").reads["w"]) == {(y, x, 0, 0) for y in (1, 2) for x in (1, 2)}
     assert cells(find("conv2d_channels").reads["w"]) == {
         (y, x, c, 1) for y in range(3) for x in range(3) for c in range(2)
@@ -107,16 +108,16 @@ def test_what_else_is_read_worked_out_by_hand(docs: SimpleNamespace) -> None:
 
 
 def test_the_sentence_says_which_by_row_and_column(docs: SimpleNamespace) -> None:
-    assert docs.pictures.describe("conv2d") == (
+    assert docs.shown.describe("conv2d") == (
         "The output at row 1, column 2 reads 9 of the 25 numbers of x (rows 0 to 2, columns 1 to 3); "
         "all 9 numbers of w."
     )
-    assert "(rows 0, 2 and 4, columns 1 and 3), and 3 of its padding" in docs.pictures.describe("conv2d_atrous")
-    assert docs.pictures.describe("im2col").startswith("The matrix's row 1 reads 6 of the 16 numbers")
+    assert "(rows 0, 2 and 4, columns 1 and 3), and 3 of its padding" in docs.shown.describe("conv2d_atrous")
+    assert docs.shown.describe("im2col").startswith("The matrix's row 1 reads 6 of the 16 numbers")
 
 
 def test_each_place_of_the_matrix_is_a_copy_worked_out_by_hand(docs: SimpleNamespace) -> None:
-    copied = docs.pictures.find("im2col").copied - np.array([0, 1, 1, 0])  # the padding
+    copied = docs.shown.find("im2col").copied - np.array([0, 1, 1, 0])  # the padding
     assert copied.shape == (16, 9, 4)
     # Row 6 is output (1, 2): its window begins at (0, 1).
     assert copied[6, :, 1:3].tolist() == [[y, x] for y in range(3) for x in range(1, 4)]
@@ -128,11 +129,11 @@ def test_filled_cells_of_the_drawing_are_those_that_were_found(docs: SimpleNames
     from resnet_ref.pages.figures import COLOURS
 
     assert set(COLOURS.values()) >= {"one", "two"}
-    for name in docs.pictures.PICTURES:
-        found = docs.pictures.find(name)
-        inputs, output = docs.pictures._panels(name)
+    for name in docs.shown.PICTURES:
+        found = docs.shown.find(name)
+        inputs, output = docs.drawn._panels(name)
         kinds = [kind for panel in (*inputs, output) for kind in panel.kinds.flat]
-        tree = ElementTree.fromstring(docs.pictures.draw(name)[0])
+        tree = ElementTree.fromstring(docs.drawn.draw(name)[0])
         styles = [path.get("style") or "" for path in tree.iter(f"{SVG}path")]
         solid = sum("fill: var(--one)" in style and "opacity" not in style for style in styles)
         faint = sum("fill: var(--one)" in style and "opacity" in style for style in styles)
@@ -146,12 +147,12 @@ def test_filled_cells_of_the_drawing_are_those_that_were_found(docs: SimpleNames
 
 def test_every_picture_is_well_formed_and_says_what_it_shows(docs: SimpleNamespace) -> None:
     ids: list[str] = []
-    for name, picture in docs.pictures.PICTURES.items():
-        markup, inches = docs.pictures.draw(name)
+    for name, picture in docs.shown.PICTURES.items():
+        markup, inches = docs.drawn.draw(name)
         tree = ElementTree.fromstring(markup)
         assert tree.get("role") == "img"
         assert tree.findtext(f"{SVG}title") == picture.title
-        assert tree.findtext(f"{SVG}desc") == docs.pictures.describe(name)
+        assert tree.findtext(f"{SVG}desc") == docs.shown.describe(name)
         assert re.findall(r"#[0-9a-f]{6}", markup) == []  # every colour is the page's
         assert 3 < inches < 13
         ids += [one.get("id", "") for one in tree.iter() if one.get("id")]
@@ -159,6 +160,6 @@ def test_every_picture_is_well_formed_and_says_what_it_shows(docs: SimpleNamespa
 
 
 def test_the_pages_show_every_picture_once(docs: SimpleNamespace) -> None:
-    assert sorted(NAMES) == sorted(docs.pictures.PICTURES)
-    titles = [picture.title for picture in docs.pictures.PICTURES.values()]
+    assert sorted(NAMES) == sorted(docs.shown.PICTURES)
+    titles = [picture.title for picture in docs.shown.PICTURES.values()]
     assert len(titles) == len(set(titles))

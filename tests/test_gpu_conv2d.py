@@ -6,11 +6,12 @@ Most inputs are small whole numbers: their sums of products are exact in any ord
 import itertools
 import math
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 from cuda_on_cpu.runtime import EmulatedRuntime
+from launches import Recorder, Shaped
 from numpy.typing import NDArray
 from planned import defined, whole
 
@@ -217,31 +218,6 @@ def pinned_copy(runtime: EmulatedRuntime, array: Array) -> Array:
     host = runtime.pinned(array.shape, array.dtype)
     host[...] = array
     return host
-
-
-class Shaped(NamedTuple):
-    """An array, as far as launchers look at it."""
-
-    shape: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-
-class Recorder:
-    """A device that only notes what it should launch."""
-
-    multiprocessors = 132
-
-    def __init__(self) -> None:
-        self.launches: list[Launch] = []
-
-    def empty(self, shape: tuple[int, ...], _: object) -> Shaped:
-        return Shaped(shape)
-
-    def launch(self, launch: Launch) -> None:
-        self.launches.append(launch.check())
 
 
 POINT, WEIGHTS = (valid(1), valid(1)), Shaped((1, 1, 4, 8))

@@ -1,19 +1,20 @@
 """What only the gpu's kernels can get wrong: the order of threads, other devices, the edges of blocks, huge shapes."""
 
 from collections.abc import Callable
-from math import inf, prod
+from math import inf
 from typing import Any
 
 import numpy as np
 import pytest
 from cuda_on_cpu.runtime import EmulatedRuntime
+from launches import Recorder, Shaped
 from numpy.typing import NDArray
 
 from resnet_ref.errors import DeviceError
 from resnet_ref.kernels.batch_norm import gpu as batch_norm
 from resnet_ref.kernels.batch_norm.definition import batch_norm as defined_batch_norm
 from resnet_ref.kernels.batch_norm.gpu import PIECE_ROWS, TILE_ROWS
-from resnet_ref.kernels.cuda.launch import ADDRESSABLE, BLOCK, BLOCKS_PER_SM, Launch
+from resnet_ref.kernels.cuda.launch import ADDRESSABLE, BLOCK, BLOCKS_PER_SM
 from resnet_ref.kernels.geometry import same
 from resnet_ref.kernels.max_pool2d import gpu as max_pool2d
 from resnet_ref.kernels.pointwise import gpu as pointwise
@@ -23,27 +24,6 @@ from resnet_ref.kernels.subsample import gpu as subsample
 
 Array = NDArray[Any]
 EPS = float(np.finfo(np.float32).eps)
-
-
-class Shape:
-    """As much of an array as a launcher looks at."""
-
-    def __init__(self, *shape: int) -> None:
-        self.shape, self.size = shape, prod(shape)
-
-
-class Recorder:
-    """A runtime that keeps the launches."""
-
-    def __init__(self, multiprocessors: int = 132) -> None:
-        self.multiprocessors = multiprocessors
-        self.launches: list[Launch] = []
-
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> Shape:
-        return Shape(*shape)
-
-    def launch(self, launch: Launch) -> None:
-        self.launches.append(launch.check())
 
 
 def call_all(runtime: Any, x: Any, channels: Any) -> list[Any]:
@@ -227,7 +207,7 @@ def test_results_may_go_into_an_input_or_anywhere_else() -> None:
 
 def test_an_empty_batch_launches_nothing() -> None:
     runtime = Recorder()
-    call_all(runtime, Shape(0, 7, 6, 5), Shape(0))
+    call_all(runtime, Shaped((0, 7, 6, 5)), Shaped((0,)))
     assert len(runtime.launches) == 12
     assert all(launch.is_empty for launch in runtime.launches)
 
@@ -235,7 +215,7 @@ def test_an_empty_batch_launches_nothing() -> None:
 def test_batch_statistics_take_the_same_pieces_on_every_device() -> None:
     one, many = Recorder(1), Recorder(132)
     for runtime in (one, many):
-        batch_norm.batch_statistics(Shape(2, 160, 150, 70), runtime=runtime)  # type: ignore[arg-type]
+        batch_norm.batch_statistics(Shaped((2, 160, 150, 70)), runtime=runtime)  # type: ignore[arg-type]
     assert [launch.grid for launch in one.launches] == [launch.grid for launch in many.launches]
     assert [launch.kernel for launch in one.launches] == ["sum_values", "divide_sums", "sum_squares", "divide_sums"]
 
@@ -254,8 +234,8 @@ HUGE = [
 def test_the_largest_arrays_are_launched_within_the_limits_of_a_device(shape: tuple[int, ...]) -> None:
     """`Launch.check` knows the limits; every array of 2^31 - 1 numbers is still allowed."""
     runtime = Recorder()
-    call_all(runtime, Shape(*shape), Shape(shape[3]))
-    batch_norm.batch_statistics(Shape(*shape), runtime=runtime)  # type: ignore[arg-type]
+    call_all(runtime, Shaped(shape), Shaped(shape[3:]))
+    batch_norm.batch_statistics(Shaped(shape), runtime=runtime)  # type: ignore[arg-type]
     assert len(runtime.launches) == 16
     for launch in runtime.launches:
         assert not launch.is_empty
@@ -264,4 +244,4 @@ def test_the_largest_arrays_are_launched_within_the_limits_of_a_device(shape: tu
 
 def test_an_array_that_a_kernel_cannot_index_is_refused() -> None:
     with pytest.raises(DeviceError, match="2147483648 is more than the 2147483647 that a gpu kernel counts to"):
-        pointwise.relu(Shape(2, 1 << 30), runtime=Recorder())  # type: ignore[arg-type]
+        pointwise.relu(Shaped((2, 1 << 30)), runtime=Recorder())  # type: ignore[arg-type]

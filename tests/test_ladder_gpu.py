@@ -17,6 +17,7 @@ import pytest
 from cuda_on_cpu.compile import library
 from cuda_on_cpu.memory import DeviceArray
 from cuda_on_cpu.runtime import EmulatedRuntime
+from launches import Recorder, Shaped
 from numpy.typing import NDArray
 from planned import defined, whole
 from tiers import Gpus
@@ -185,32 +186,6 @@ def test_the_rungs_between_make_the_matrix_with_productions_im2col() -> None:
         rung.conv2d(*map(runtime.upload, given[:2]), ROWS, COLS, on=runtime)
         assert [launch.kernel for launch in runtime.launches] == kernels
         assert [launch.source for launch in runtime.launches[:-1]] == [gpu.IM2COL] * (len(kernels) - 1)
-
-
-class Shaped(NamedTuple):
-    """An array, as far as launchers look at it."""
-
-    shape: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-
-class Recorder:
-    """A device that only notes what it should launch."""
-
-    multiprocessors = 132
-    architecture = "sm_90"
-
-    def __init__(self) -> None:
-        self.launches: list[Launch] = []
-
-    def empty(self, shape: tuple[int, ...], _: object) -> Shaped:
-        return Shaped(shape)
-
-    def launch(self, launch: Launch) -> None:
-        self.launches.append(launch.check())
 
 
 def launched(rung: Rung, x: tuple[int, ...], f: int) -> tuple[tuple[int, ...], list[Launch]]:

@@ -5,7 +5,6 @@ again: what it reads lies in the caches, where they hold it, which within a netw
 """
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from resnet_ref import kernels
+from resnet_ref.bench.comparison import Times
 from resnet_ref.bench.contenders import CPU
 from resnet_ref.bench.fused_layers import fused_layers
 from resnet_ref.bench.peaks import Peak, gpu_runtime, peak
@@ -31,7 +31,7 @@ from resnet_ref.plan.fusing import Fused
 # Of the largest output. 4608 float32 products, added one after the other, err by 2e-6; a wrong pad by far more.
 ALLOWED = 1e-5
 _TURN = 0.02  # seconds that a turn's runs should last together
-_MOST = 50  # runs of a turn
+_FEWEST, _MOST = 2, 50  # runs of a turn
 
 
 @dataclass(frozen=True)
@@ -71,31 +71,13 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Timed:
-    """One rung on one kind. seconds: of each timed run. error: against float64, of the largest output."""
-
-    seconds: list[float]
-    error: float
-
-    @property
-    def median(self) -> float:
-        """In seconds."""
-        return statistics.median(self.seconds)
-
-    @property
-    def quartiles(self) -> tuple[float, float]:
-        """The lower and the upper, in seconds; of a single run both that."""
-        low, _, high = statistics.quantiles(self.seconds * 2 if len(self.seconds) == 1 else self.seconds, n=4)
-        return low, high
-
-
-@dataclass(frozen=True)
 class Row:
-    """One kind. flops: of one of its convolutions, as the definition has them. times: by the rung's name."""
+    """One kind. flops: of one of its convolutions, as the definition has them. times: by the rung's name; their errors
+    are against float64, of the largest output."""
 
     kind: Kind
     flops: int
-    times: Mapping[str, Timed]
+    times: Mapping[str, Times]
 
 
 @dataclass(frozen=True)
@@ -169,7 +151,7 @@ def _rungs(runtime: Runtime | None) -> Sequence[Rung]:
     return [rung for rung in ladder(GPU) if has_precision(runtime, rung.precision)]
 
 
-def _timed(rungs: Sequence[Rung], kind: Kind, problem: Problem, on: int | Runtime, rounds: int) -> dict[str, Timed]:
+def _timed(rungs: Sequence[Rung], kind: Kind, problem: Problem, on: int | Runtime, rounds: int) -> dict[str, Times]:
     true = _truth(problem)
     prepared = {rung.name: rung.prepare(problem, on) for rung in rungs}
     errors = {}
@@ -178,13 +160,13 @@ def _timed(rungs: Sequence[Rung], kind: Kind, problem: Problem, on: int | Runtim
         errors[name] = _error(f"{name} on {kind.first} ({kind.text})", one.result(), true)
     clocks = {name: partial(_seconds, one, on) for name, one in prepared.items()}
     taken: dict[str, list[float]] = {name: [] for name in clocks}
-    runs = {name: min(max(math.ceil(_TURN / clock(1)[0]), 1), _MOST) for name, clock in clocks.items()}
+    runs = {name: min(max(math.ceil(_TURN / clock(1)[0]), _FEWEST), _MOST) for name, clock in clocks.items()}
     for number in range(rounds):
         turns = list(clocks.items())
         for name, clock in turns if number % 2 == 0 else reversed(turns):
             # One more, which finds the caches full of another rung's numbers.
             taken[name] += clock(runs[name] + 1)[1:]
-    return {name: Timed(taken[name], errors[name]) for name in clocks}
+    return {name: Times(taken[name], errors[name]) for name in clocks}
 
 
 def _truth(problem: Problem) -> Array:
