@@ -94,7 +94,7 @@ def climbed(rung: Rung, shape: tuple[int, ...], depth: int) -> Callable[[Emulate
         residual = whole(RNG, shape[0], ROWS.out(shape[1]) * 2 - 1, COLS.out(shape[2]) * 2, depth)
         given = {"bias": whole(RNG, depth), "residual": residual, "residual_stride": 2, "activation": "relu"}
         there = {name: runtime.upload(a) if isinstance(a, np.ndarray) else a for name, a in given.items()}
-        y = rung.conv2d(runtime.upload(x), runtime.upload(w), ROWS, COLS, **there, on=runtime)
+        y = rung.tier(runtime).conv2d(runtime.upload(x), runtime.upload(w), ROWS, COLS, **there)
         np.testing.assert_array_equal(runtime.download(y), defined(x, w, ROWS, COLS, **given))
 
     return run

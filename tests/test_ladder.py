@@ -13,12 +13,13 @@ import pytest
 from conftest import Run
 from tiers import Gpus
 
-from resnet_ref import load_model, save_weights
+from resnet_ref import DeviceError, ShapeError, load_model, save_weights
 from resnet_ref.bench import ladder as bench_ladder
 from resnet_ref.bench.ladder import climb, kinds
 from resnet_ref.bench.peaks import Peak
 from resnet_ref.kernels.conv2d.ladder.rungs import CPU, GPU, RUNGS, Rung, ladder
 from resnet_ref.kernels.cuda.launch import FOLDER
+from resnet_ref.kernels.geometry import valid
 from resnet_ref.network import Network
 from resnet_ref.random_weights import random_variables
 
@@ -186,3 +187,19 @@ def test_a_kind_says_what_it_is() -> None:
     atrous = kinds(Network("resnet_v1_50", {"output_stride": 8}), (1, 225, 225, 3))
     assert "3x3 rate 4, 29x29x512 to 512" in [kind.text for kind in atrous]
     assert dataclasses.replace(kind, residual=(1, 7, 7, 256)).text == "3x3, 7x7x256 to 256 + residual"
+
+
+@pytest.mark.parametrize("rung", ladder(CPU), ids=lambda rung: rung.name)
+def test_a_rung_refuses_what_does_not_fit_as_every_tier_does(rung: Rung) -> None:
+    """Compiled loops and machine code would read beyond the arrays."""
+    x, w, window = np.ones((1, 5, 4, 3), np.float32), np.ones((3, 3, 3, 2), np.float32), valid(3)
+    conv2d = rung.tier().conv2d
+    assert conv2d(x, w, window, window).shape == (1, 3, 2, 2)
+    with pytest.raises(ShapeError, match="w must be"):
+        conv2d(x, w[:2], window, window)
+    with pytest.raises(ShapeError, match="does not fit 2"):
+        conv2d(x[:, :2], w, window, window)
+    with pytest.raises(ShapeError, match=r"bias must have shape \[2\]"):
+        conv2d(x, w, window, window, bias=np.ones(1, np.float32))
+    with pytest.raises(DeviceError, match="computes in float32"):
+        conv2d(x.astype(np.float64), w.astype(np.float64), window, window)

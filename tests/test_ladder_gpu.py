@@ -24,6 +24,7 @@ from tiers import Gpus
 
 from resnet_ref.errors import DeviceError
 from resnet_ref.kernels.conv2d import gpu
+from resnet_ref.kernels.conv2d.ladder.problem import Problem
 from resnet_ref.kernels.conv2d.ladder.rungs import GPU, Rung, ladder
 from resnet_ref.kernels.cuda.launch import FOLDER, Launch
 from resnet_ref.kernels.geometry import Window, fixed, same, valid
@@ -56,7 +57,7 @@ def computed(rung: Rung, x: Array, w: Array, rows: Window, cols: Window, order: 
     """By the rung, with arrays in NumPy."""
     runtime = runtime_of(order)
     there = {name: runtime.upload(a) if isinstance(a, np.ndarray) else a for name, a in epilogue.items()}
-    y = rung.conv2d(runtime.upload(x), runtime.upload(w), rows, cols, **there, on=runtime)
+    y = rung.tier(runtime).conv2d(runtime.upload(x), runtime.upload(w), rows, cols, **there)
     assert epilogue.get("out") is None or y is there["out"]
     return runtime.download(y)
 
@@ -163,7 +164,7 @@ def test_the_top_rungs_launch_what_production_launches(rung: Rung) -> None:
         given = tensors(8, x, *windows, f)
         epilogue = with_everything(*given)
         seen = []
-        ways = (lambda *args, runtime, **options: rung.conv2d(*args, on=runtime, **options)), gpu.conv2d
+        ways = (lambda *args, runtime, **options: rung.tier(runtime).conv2d(*args, **options)), gpu.conv2d
         for how in ways:
             runtime = Recording()
             there = {name: runtime.upload(a) if isinstance(a, np.ndarray) else a for name, a in epilogue.items()}
@@ -183,7 +184,7 @@ def test_the_rungs_between_make_the_matrix_with_productions_im2col() -> None:
         (register_tiles, ["im2col", "conv_register_tiles"]),
     ):
         runtime = Recording()
-        rung.conv2d(*map(runtime.upload, given[:2]), ROWS, COLS, on=runtime)
+        rung.tier(runtime).conv2d(*map(runtime.upload, given[:2]), ROWS, COLS)
         assert [launch.kernel for launch in runtime.launches] == kernels
         assert [launch.source for launch in runtime.launches[:-1]] == [gpu.IM2COL] * (len(kernels) - 1)
 
@@ -191,8 +192,9 @@ def test_the_rungs_between_make_the_matrix_with_productions_im2col() -> None:
 def launched(rung: Rung, x: tuple[int, ...], f: int) -> tuple[tuple[int, ...], list[Launch]]:
     """The output's shape, and the launches, of a convolution with one tap."""
     recorder = Recorder()
-    y = rung.conv2d(Shaped(x), Shaped((1, 1, x[3], f)), valid(1), valid(1), on=recorder)
-    return y.shape, recorder.launches
+    problem = Problem(Shaped(x), Shaped((1, 1, x[3], f)), valid(1), valid(1))  # type: ignore[arg-type]
+    rung.module.convolve(problem, Shaped(problem.shape), recorder)
+    return problem.shape, recorder.launches
 
 
 @every_rung
@@ -324,7 +326,7 @@ def loads_of(rung: Rung) -> dict[tuple[str, int], Loads]:
     epilogue = {**with_everything(*given, stride=1), "bias": None}
     runtime = Noted()
     there = {name: runtime.upload(a) if isinstance(a, np.ndarray) else a for name, a in epilogue.items()}
-    y = rung.conv2d(*map(runtime.upload, given[:2]), TAPS, ONE, **there, on=runtime)
+    y = rung.tier(runtime).conv2d(*map(runtime.upload, given[:2]), TAPS, ONE, **there)
     want = defined(*given, **epilogue)
     assert want.shape == (1, 4, 32, F)
     assert given[1].size == K * F
@@ -350,7 +352,7 @@ def test_from_8_channels_on_each_number_of_x_that_a_warp_of_the_first_rung_loads
     for channels, sectors in ((4, 16), (8, 32), (64, 32)):
         x, w, *windows = tensors(12, (1, 1, 32, channels), ONE, ONE, 1)
         runtime = Noted()
-        one_thread.conv2d(runtime.upload(x), runtime.upload(w), *windows, on=runtime)
+        one_thread.tier(runtime).conv2d(runtime.upload(x), runtime.upload(w), *windows)
         found = runtime.loads["conv_one_thread", LEFT]
         assert found.sectors / found.requests == sectors
 

@@ -1,7 +1,7 @@
 """The tiers that tests of kernels run on, all for NumPy arrays."""
 
 import os
-from functools import cache, partial
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,15 +29,15 @@ def tier_named(name: str, precision: str = "float32") -> Tier:
 
 
 def tier_of(rung: Rung, on_gpu: bool = False) -> Tier:
-    """A rung of the convolution's ladder as a tier; one in CUDA on the emulated device, or on a GPU."""
+    """A rung of the convolution's ladder for NumPy arrays; one in CUDA on the emulated device, or on a GPU."""
     if rung.device == CPU:
-        both = SimpleNamespace(conv2d=partial(rung.conv2d, on=2), im2col=cpu.im2col)
+        both = SimpleNamespace(conv2d=rung.tier(2).conv2d, im2col=cpu.im2col)
         return Tier("cpu", lambda: both, ("float32",))
+    runtime = kernels.cupy_runtime(0) if on_gpu else EmulatedRuntime()
 
     def by_rung(*args: Any, runtime: Runtime, **options: Any) -> Any:
-        return rung.conv2d(*args, on=runtime, **options)
+        return rung.tier(runtime).conv2d(*args, **options)
 
-    runtime = kernels.cupy_runtime(0) if on_gpu else EmulatedRuntime()
     both = SimpleNamespace(conv2d=by_rung, im2col=gpu.im2col)
     return Tier("gpu", lambda: hosted(both, runtime), ("float32",))
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.conv2d.ladder.problem import Prepared, Problem
 from resnet_ref.kernels.conv2d.tiles import FLOAT32, TF32X3
 from resnet_ref.kernels.cuda.runtime import Runtime
-from resnet_ref.kernels.geometry import Window
+from resnet_ref.kernels.tier import Tier
 
 CPU, GPU = "cpu", "gpu"
 
@@ -40,26 +40,29 @@ class Rung:
             return self.module.prepare(problem, on)
         return _on_device(self.module, problem, on)  # type: ignore[arg-type]
 
-    def conv2d(
+    def tier(self, on: "int | Runtime" = 1) -> Tier:
+        """The rung's conv2d with a tier's signature and checks; on: as in `prepare`, and then the arrays are its."""
+        kernels = SimpleNamespace(conv2d=self._conv2d)
+        if isinstance(on, int):
+            return Tier(CPU, lambda: kernels, (FLOAT32,), threads=on)
+        return Tier(GPU, lambda: kernels, (FLOAT32,), runtime=on)
+
+    def _conv2d(
         self,
-        x: Array,
-        w: Array,
-        rows: Window,
-        cols: Window,
-        *,
-        out: Array | None = None,
-        on: "int | Runtime" = 1,
+        *given: Any,
+        out: Array | None,
+        threads: int = 1,
+        runtime: Runtime | None = None,
         **epilogue: Any,
     ) -> Array:
-        """Tier.conv2d; on: the number of threads, for NumPy's arrays, or the device whose arrays these are."""
-        problem = Problem(x, w, rows, cols, **epilogue)
-        if not isinstance(on, int):
-            y = on.empty(problem.shape, np.float32) if out is None else out
-            self.module.convolve(problem, y, on)
+        problem = Problem(*given, **epilogue)
+        if runtime is not None:
+            y = runtime.empty(problem.shape, np.float32) if out is None else out
+            self.module.convolve(problem, y, runtime)
             return y
         y = np.empty(problem.shape, np.float32) if out is None else out
         if y.size:
-            prepared = self.prepare(problem, on)
+            prepared = self.prepare(problem, threads)
             prepared.run()
             y[...] = prepared.result()
         return y
