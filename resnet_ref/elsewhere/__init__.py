@@ -1,0 +1,1 @@
+"""Networks of other frameworks whose arithmetic slim's ResNet v1 can express, under slim's names."""

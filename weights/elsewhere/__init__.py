@@ -1,0 +1,1 @@
+"""Files of arrays by name that other frameworks write, read without these frameworks."""
