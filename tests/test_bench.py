@@ -59,7 +59,7 @@ def test_the_text_has_a_row_for_each_contender_of_ours(run: Run, tiny_file: Path
     status, out, err = run(*line, "--ours", "device=definition", "--ours", "algorithm=direct")
     assert (status, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0].startswith("resnet_v1, images [N, 20, 31, 3], 1 threads of ")
+    assert lines[0].startswith("resnet_v1, images [N, 20, 31, 3], 1 thread of ")
     table = lines.index(next(line for line in lines if line.startswith("batch 1")))
     assert lines[table + 1].startswith("ours algorithm=auto device=definition  ")
     assert lines[table + 2].startswith("ours algorithm=direct  ")

@@ -224,8 +224,10 @@ def test_readmes_tables_are_renewed_between_their_marks_alone(
     table = scripts.table
     monkeypatch.setattr(table, "tables", lambda: "cpu\n")
     monkeypatch.setattr(table, "gpu_tables", lambda: "gpu\n")
-    old = f"a\n{table.START}x1\n{table.END}\nb\n{table.GPU_START}x2\n{table.GPU_END}\nc\n"
-    assert table.renewed(old) == old.replace("x1", "cpu").replace("x2", "gpu")
+    monkeypatch.setattr(table, "ladder", lambda: "rungs\n")
+    marks = [(table.START, table.END), (table.GPU_START, table.GPU_END), (table.LADDER_START, table.LADDER_END)]
+    old = "a\n" + "".join(f"{start}x{number}\n{end}\nb\n" for number, (start, end) in enumerate(marks))
+    assert table.renewed(old) == old.replace("x0", "cpu").replace("x1", "gpu").replace("x2", "rungs")
 
 
 def test_the_sanitizers_script_calls_every_kernel_and_finds_it_right(

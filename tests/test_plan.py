@@ -20,10 +20,11 @@ from resnet_ref.handle import Handle
 from resnet_ref.kernels.conv2d.choice import Way
 from resnet_ref.kernels.conv2d.direct_planned import direct
 from resnet_ref.kernels.conv2d.winograd_planned import winograd
+from resnet_ref.kernels.vector import prepared
 from resnet_ref.kernels.vector.isa import isa_named
 from resnet_ref.layers import add_relu, conv2d
 from resnet_ref.network import Network
-from resnet_ref.plan import lowering, planner, program
+from resnet_ref.plan import lowering, planner
 from resnet_ref.plan.plan import RESULT, Plan
 from resnet_ref.plan.planner import Planner
 from resnet_ref.resnet_utils import Block
@@ -294,7 +295,7 @@ def test_the_result_of_an_image_does_not_depend_on_the_images_beside_it(
 
 
 def test_a_plan_that_tables_cannot_address_is_refused(tiny_variables: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "ADDRESSABLE", 100_000)
+    monkeypatch.setattr(prepared, "ADDRESSABLE", 100_000)
     with pytest.raises(MemoryError, match="give fewer images or end points at a time"):
         planner_for(tiny_variables)(IMAGES, END_POINTS)
 
