@@ -81,6 +81,17 @@ def fixed(size: int, stride: int = 1, rate: int = 1) -> Window:
     return Window(size, stride, rate, total // 2, total - total // 2)
 
 
+def padded(padding: str, n: int, size: int, stride: int = 1, rate: int = 1) -> Window:
+    """The window of a padding by its name, "SAME", "VALID" or "FIXED", for `n` positions; ShapeError for another."""
+    if padding == "SAME":
+        return same(n, size, stride, rate)
+    if padding == "VALID":
+        return valid(size, stride, rate)
+    if padding == "FIXED":
+        return fixed(size, stride, rate)
+    raise ShapeError(f'padding must be "SAME", "VALID" or "FIXED", got {padding!r}')
+
+
 def subsampled(n: int, factor: int) -> int:
     """Length of `x[::factor]` for `n` positions."""
     return valid(1, factor).out(n)

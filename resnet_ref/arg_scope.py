@@ -25,6 +25,7 @@ class ArgScope:
     use_batch_norm: bool = True
     is_training: bool = True
     use_bounded_activations: bool = False
+    max_pool2d_padding: str = "SAME"
 
     @property
     def batch_norm(self) -> BatchNorm | None:

@@ -11,7 +11,6 @@ from resnet_ref.arg_scope import BatchNorm
 from resnet_ref.errors import ShapeError
 from resnet_ref.handle import Handle
 from resnet_ref.kernels import geometry
-from resnet_ref.kernels.geometry import Window
 
 FROM_ARG_SCOPE: Any = "as the arg scope says"
 Size = int | Sequence[int]
@@ -48,7 +47,7 @@ def conv2d(
             f"{inputs.name(scope)}: stride {stride} > 1 is not supported together with rate {rate} > 1, as in slim; "
             "set one of them to 1"
         )
-    rows, cols = (_window(padding, *axis, rate) for axis in zip(inputs.shape[1:3], sizes, strides, strict=True))
+    rows, cols = (geometry.padded(padding, *axis, rate) for axis in zip(inputs.shape[1:3], sizes, strides, strict=True))
     scoped = inputs.within(scope)
     value = inputs.interpreter.conv2d(
         inputs.value,
@@ -63,12 +62,14 @@ def conv2d(
 
 
 def max_pool2d(
-    inputs: Handle, kernel_size: Size, stride: Size = 2, padding: str = "SAME", *, scope: str = "MaxPool2D"
+    inputs: Handle, kernel_size: Size, stride: Size = 2, padding: str = FROM_ARG_SCOPE, *, scope: str = "MaxPool2D"
 ) -> Handle:
-    """slim.max_pool2d under resnet_arg_scope (SAME): [N, H, W, C] -> [N, OH, OW, C]; sizes as in conv2d."""
+    """slim.max_pool2d under resnet_arg_scope: [N, H, W, C] -> [N, OH, OW, C]; sizes and padding as in conv2d."""
     inputs = _described(inputs)
     sizes, strides = _pair("kernel_size", kernel_size), _pair("stride", stride)
-    rows, cols = (_window(padding, *axis, 1) for axis in zip(inputs.shape[1:3], sizes, strides, strict=True))
+    if padding is FROM_ARG_SCOPE:
+        padding = inputs.arg_scope.max_pool2d_padding
+    rows, cols = (geometry.padded(padding, *axis) for axis in zip(inputs.shape[1:3], sizes, strides, strict=True))
     return inputs.holding(inputs.interpreter.max_pool2d(inputs.value, inputs.name(scope), rows, cols))
 
 
@@ -118,13 +119,3 @@ def _pair(name: str, size: Size) -> tuple[int, int]:
     if len(pair) != 2 or not all(isinstance(n, int) and n >= 1 for n in pair):
         raise ShapeError(f"{name} must be a whole number of at least 1, or two of them, got {size!r}")
     return pair[0], pair[1]
-
-
-def _window(padding: str, n: int, size: int, stride: int, rate: int) -> Window:
-    if padding == "SAME":
-        return geometry.same(n, size, stride, rate)
-    if padding == "VALID":
-        return geometry.valid(size, stride, rate)
-    if padding == "FIXED":
-        return geometry.fixed(size, stride, rate)
-    raise ShapeError(f'padding must be "SAME", "VALID" or "FIXED", got {padding!r}')

@@ -14,6 +14,7 @@ from resnet_ref.arg_scope import ArgScope
 from resnet_ref.calling import describes
 from resnet_ref.errors import ShapeError
 from resnet_ref.handle import Handle
+from resnet_ref.kernels import geometry
 from resnet_ref.kernels.activation import bounds
 
 
@@ -110,6 +111,7 @@ def resnet_arg_scope(
     *,
     is_training: bool = True,
     use_bounded_activations: bool = False,
+    max_pool2d_padding: str = "SAME",
 ) -> ArgScope:
     """The defaults of a ResNet's layers (slim's resnet_arg_scope); pass the result as `arg_scope=`.
 
@@ -118,9 +120,11 @@ def resnet_arg_scope(
     "relu6" or None (slim: a function); the last one of a unit is fixed. use_batch_norm: False gives every convolution
     biases instead. batch_norm_updates_collections: accepted and unused; `batch_norm_updates=` receives the updates.
     is_training: the batch-norm mode where a network is called with is_training=None. use_bounded_activations: that
-    argument of `bottleneck` where its caller gives none.
+    argument of `bottleneck` where its caller gives none. max_pool2d_padding: of pool1, as `layers.max_pool2d` takes it
+    (slim: an arg scope of its own); "FIXED" is what Keras and PyTorch do.
     """
     bounds(activation_fn)
+    geometry.padded(max_pool2d_padding, 1, 1)
     numbers = {"weight_decay": weight_decay, "batch_norm_epsilon": batch_norm_epsilon}
     for name, number in {**numbers, "batch_norm_decay": batch_norm_decay}.items():
         if not isinstance(number, int | float) or not number >= 0:
@@ -140,6 +144,7 @@ def resnet_arg_scope(
         use_batch_norm=use_batch_norm,
         is_training=is_training,
         use_bounded_activations=use_bounded_activations,
+        max_pool2d_padding=max_pool2d_padding,
     )
 
 

@@ -118,6 +118,8 @@ CASES = {
     "biases instead of batch norm": Case("resnet_v1_50", (1, 65, 50, 3), SMALL, {"use_batch_norm": False}),
     "relu6 as the activation": Case("resnet_v1_50", (1, 65, 50, 3), SMALL, {"activation_fn": "relu6"}),
     "no activation": Case("resnet_v1_50", (1, 65, 50, 3), SMALL, {"activation_fn": None}),
+    "pool1 as Keras and PyTorch pad it": Case("resnet_v1_50", (2, 64, 50, 3), SMALL, {"max_pool2d_padding": "FIXED"}),
+    "pool1 without padding": Case("resnet_v1_50", (2, 65, 50, 3), SMALL, {"max_pool2d_padding": "VALID"}),
     "bounded activations by the arg scope": Case("resnet_v1_50", (1, 65, 50, 3), SMALL, bounded_scope=True),
     "bounded activations by the blocks": Case("resnet_v1", (2, 65, 50, 3), {"num_classes": 5}, bounded_blocks=True),
     "own blocks, stride 3": Case("resnet_v1", (2, 85, 62, 3), {"num_classes": 5, "scope": "tiny"}),

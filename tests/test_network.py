@@ -192,6 +192,7 @@ WRONG: list[tuple[Any, str]] = [
     (variant(channels=None), "channels must be a whole number from 1 to 1048576, got None"),
     (variant(arg_scope=7), '"arg_scope" must hold names and values, got 7'),
     (variant(arg_scope={"epsilon": 1}), "unexpected keyword argument 'epsilon'"),
+    (variant(arg_scope={"max_pool2d_padding": "same"}), 'padding must be "SAME", "VALID" or "FIXED", got \'same\''),
     (variant(arg_scope={"activation_fn": "gelu"}), 'activation must be None, "relu" or "relu6", got \'gelu\''),
     (variant(arg_scope={"activation_fn": []}), "activation must be"),
     (variant(arg_scope={"batch_norm_decay": 2}), "batch_norm_decay must be from 0 to 1, got 2"),

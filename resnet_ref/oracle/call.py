@@ -27,6 +27,7 @@ def scoped(nets: Nets, scope: ArgScope) -> Iterator[None]:
         nets.slim.arg_scope(defaults),
         nets.slim.arg_scope([nets.slim.batch_norm], is_training=scope.is_training),
         nets.slim.arg_scope([nets.bottleneck], **bounded),
+        nets.slim.arg_scope([nets.pool1], padding=scope.max_pool2d_padding),
     ):
         yield
 

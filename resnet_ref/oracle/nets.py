@@ -25,6 +25,7 @@ class Nets:
         self.Block, self.conv2d_same, self.subsample = utils.Block, utils.conv2d_same, utils.subsample
         self.bottleneck = self.slim.add_arg_scope(self._bottleneck)
         self.stack_blocks_dense = self.slim.add_arg_scope(self._stack_blocks_dense)
+        self.pool1 = self.slim.add_arg_scope(self._pool1)
 
     def _bottleneck(
         self,
@@ -145,10 +146,18 @@ class Nets:
                 net = inputs
                 if include_root_block:
                     net = self.conv2d_same(net, 64, 7, stride=2, scope="conv1")
-                    net = slim.max_pool2d(net, [3, 3], stride=2, scope="pool1")
+                    net = self.pool1(net)
                 net = self.stack_blocks_dense(net, blocks, output_stride, store_non_strided_activations)
                 end_points = dict(slim.utils.convert_collection_to_dict(collection))
                 return self._head(net, end_points, network.name, num_classes, global_pool, spatial_squeeze), end_points
+
+    def _pool1(self, net: Any, padding: str | None = None) -> Any:
+        """slim's, padded as slim's arg scope says; or "FIXED", which slim does not know: as other frameworks pad."""
+        if padding == "FIXED":
+            net = self.tf.pad(net, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=-float("inf"))
+            padding = "VALID"
+        given = {} if padding is None else {"padding": padding}
+        return self.slim.max_pool2d(net, [3, 3], stride=2, scope="pool1", **given)
 
     def _head(
         self,
