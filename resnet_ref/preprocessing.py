@@ -1,19 +1,22 @@
-"""slim's evaluation preprocessing (vgg_preprocessing.preprocess_for_eval) in NumPy, equal to TensorFlow's bit for bit.
+"""From an image to what a network takes. slim's way is vgg_preprocessing.preprocess_for_eval, here in NumPy, equal to
+TensorFlow's bit for bit:
 
     image [H, W, 3] --resize, smaller side to resize_side--> central crop [height, width, 3] --minus means--> float32
 
-Values stay in 0..255 and channels stay RGB: dividing by 255, or BGR, costs a pretrained network its accuracy.
+Values stay in 0..255 and channels stay RGB: dividing by 255, or BGR, costs a pretrained network its accuracy. Networks
+of other frameworks want other pipelines, which their weights files name.
 """
 
 import reprlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resnet_ref.errors import ImageError, ShapeError, WeightsError
+from resnet_ref.pillow_resize import nearest, smoothed
 
 # Far above any image a ResNet is given; keeps a file from claiming a crop that cannot be allocated.
 MAX_SIDE = 8192
@@ -21,12 +24,22 @@ _INT32_MAX = 2**31 - 1
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
+# The parameters of each pipeline, beside its name.
+PIPELINES = {
+    "vgg": ("resize_side", "height", "width", "means"),
+    "torchvision": ("resize_side", "height", "width", "means", "deviations"),
+    "keras": ("height", "width", "means"),
+}
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """A preprocessing pipeline and its parameters; the defaults are slim's for ImageNet.
 
-    name: "vgg", the only pipeline there is. resize_side: the smaller side after the resize. height, width: the central
-    crop, in pixels. means: subtracted from R, G and B, in units of 0..255. Raises WeightsError on any other value.
+    name: "vgg", slim's; "torchvision": the smaller side resized by Pillow, which smooths; "keras": the whole image
+    squeezed into height x width, by the nearest pixel. resize_side: the smaller side after the resize. height, width:
+    the central crop, in pixels. means: subtracted from R, G and B, in units of 0..255; deviations: what is then divided
+    by. Raises WeightsError on any other value, and for a parameter that the pipeline has not.
     """
 
     name: str = "vgg"
@@ -34,36 +47,46 @@ class Preprocessing:
     height: int = 224
     width: int = 224
     means: tuple[float, float, float] = (123.68, 116.78, 103.94)
+    deviations: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
-        if self.name != "vgg":
-            raise _parameter_error("name", '"vgg", the only pipeline this version has', self.name)
-        _check_side("resize_side", self.resize_side, MAX_SIDE, "")
-        _check_side("height", self.height, self.resize_side, ", the resize_side")
-        _check_side("width", self.width, self.resize_side, ", the resize_side")
-        object.__setattr__(self, "means", _checked_means(self.means))
+        if not isinstance(self.name, str) or self.name not in PIPELINES:
+            raise _parameter_error("name", f"one of {', '.join(PIPELINES)}", self.name)
+        has_side = "resize_side" in PIPELINES[self.name]
+        if has_side:
+            _check_side("resize_side", self.resize_side, MAX_SIDE, "")
+        most, what = (self.resize_side, ", the resize_side") if has_side else (MAX_SIDE, "")
+        _check_side("height", self.height, most, what)
+        _check_side("width", self.width, most, what)
+        object.__setattr__(self, "means", _checked_three("means", self.means))
+        object.__setattr__(self, "deviations", _checked_three("deviations", self.deviations))
+        if min(self.deviations) <= 0:
+            raise _parameter_error("deviations", "three numbers above 0", self.deviations)
+        for field in fields(self):
+            if field.name not in ("name", *PIPELINES[self.name]) and getattr(self, field.name) != field.default:
+                raise _parameter_error(field.name, f"nothing, since {self.name!r} has none", getattr(self, field.name))
 
     @classmethod
     def from_json(cls, description: Mapping[str, Any]) -> Self:
         """The pipeline that to_json described; parameters left out are slim's. Raises WeightsError."""
         if not isinstance(description, Mapping):
             raise _parameter_error("", "an object with a name and parameters", description)
-        known = [field.name for field in fields(cls)]
-        unknown = [key for key in description if key not in known]
-        if unknown:
-            raise _parameter_error("", f"only the parameters {', '.join(known)}", unknown[0])
         if "name" not in description:
             raise _parameter_error("name", '"vgg"', None)
+        known = ("name", *PIPELINES[cls(name=description["name"]).name])
+        if unknown := [key for key in description if key not in known]:
+            raise _parameter_error("", f"only the parameters {', '.join(known)}", unknown[0])
         return cls(**description)
 
     def to_json(self) -> dict[str, Any]:
         """Name and parameters as JSON has them, for a weights file."""
-        return {**asdict(self), "means": list(self.means)}
+        values = {name: getattr(self, name) for name in ("name", *PIPELINES[self.name])}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def __call__(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """RGB image [H, W, 3], uint8 or float in 0..255 -> what the network takes, [height, width, 3] float32.
 
-        Any H and W from 1 up; only the pixels of the crop are computed. Raises ImageError.
+        Any H and W from 1 up; of images that are long and thin only the crop is computed. Raises ImageError.
         """
         image = _checked(image)
         if image.shape[2] != 3:
@@ -71,9 +94,22 @@ class Preprocessing:
                 f"image: expected RGB, [height, width, 3], got shape {list(image.shape)}; "
                 "repeat a grey channel three times, drop an alpha channel"
             )
+        normalised = self._cropped(image) - np.asarray(self.means, np.float32)
+        return normalised if self.name == "vgg" else normalised / np.asarray(self.deviations, np.float32)
+
+    def _cropped(self, image: NDArray[Any]) -> NDArray[np.float32]:
+        """[height, width, 3], in 0..255."""
+        if self.name == "torchvision":
+            return smoothed(image, self.resize_side, self.height, self.width)
+        if self.name == "keras":
+            return nearest(image, self.height, self.width)
         resized = _aspect_preserving_size(image.shape[0], image.shape[1], self.resize_side)
         offset = ((resized[0] - self.height) // 2, (resized[1] - self.width) // 2)
-        return _resize_window(image, resized, offset, (self.height, self.width)) - np.asarray(self.means, np.float32)
+        return _resize_window(image, resized, offset, (self.height, self.width))
+
+    def pixels(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What was prepared, [..., 3], back in 0..255."""
+        return prepared * np.asarray(self.deviations, np.float32) + np.asarray(self.means, np.float32)
 
 
 def resize_bilinear(image: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
@@ -157,14 +193,14 @@ def _check_side(parameter: str, value: object, limit: int, what: str) -> None:
         raise _parameter_error(parameter, f"an integer from 1 to {limit}{what}", value)
 
 
-def _checked_means(means: object) -> tuple[float, ...]:
+def _checked_three(parameter: str, numbers: object) -> tuple[float, ...]:
     if (
-        not isinstance(means, (list, tuple))
-        or len(means) != 3
-        or not all(type(mean) in (int, float) and abs(mean) <= _FLOAT32_MAX for mean in means)
+        not isinstance(numbers, (list, tuple))
+        or len(numbers) != 3
+        or not all(type(number) in (int, float) and abs(number) <= _FLOAT32_MAX for number in numbers)
     ):
-        raise _parameter_error("means", "three finite numbers, for R, G and B", means)
-    return tuple(float(mean) for mean in means)
+        raise _parameter_error(parameter, "three finite numbers, for R, G and B", numbers)
+    return tuple(float(number) for number in numbers)
 
 
 def _parameter_error(parameter: str, expected: str, got: object) -> WeightsError:

@@ -74,7 +74,7 @@ def _prepared(model: Model, image: str) -> tuple[NDArray[np.float32], NDArray[np
     if model.preprocessing is None:
         raise WeightsError(f"{model.weights.path} names no preprocessing; save it with preprocessing=dict(name='vgg')")
     prepared = model.preprocessing(read_image(image))
-    return prepared, prepared + np.asarray(model.preprocessing.means, np.float32)
+    return prepared, model.preprocessing.pixels(prepared)
 
 
 def _trace(

@@ -85,7 +85,9 @@ def prepare(data: Sequence[tuple[Path, bytes]], pipeline: Preprocessing) -> tupl
         decoders.append("Pillow" if pixels is None else "TensorFlow")
         pixels = read_image(path) if pixels is None else pixels
         size = (pipeline.resize_side, pipeline.height, pipeline.width)
-        arrays.append(preprocess(pixels, *size, pipeline.means))
+        # slim has no other pipeline than its own: another network's images are prepared by ours.
+        is_slims = pipeline.name == "vgg"
+        arrays.append(preprocess(pixels, *size, pipeline.means) if is_slims else pipeline(pixels))
     return np.stack(arrays), decoders
 
 

@@ -1,6 +1,6 @@
 """The interpreter that computes like Eager and remembers every layer, so that a value can be followed to the pixels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -15,6 +15,7 @@ from resnet_ref.kernels import Tier, for_numpy
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.geometry import Window
 from resnet_ref.model import Model
+from resnet_ref.preprocessing import Preprocessing
 from resnet_ref.shapes import Shapes, Spec
 
 IMAGES = "images"
@@ -42,13 +43,18 @@ class Step:
 
 
 class Tracer(Eager):
-    """Computes like Eager; `steps` holds every layer and its output. means: subtracted from the pixels."""
+    """Computes like Eager; `steps` holds every layer and its output. preprocessing: that made the images of pixels."""
 
     def __init__(
-        self, tier: Tier, weights: Mapping[str, Array], dtype: Any, images: Array, means: Sequence[float] = ()
+        self,
+        tier: Tier,
+        weights: Mapping[str, Array],
+        dtype: Any,
+        images: Array,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__(tier, weights, dtype)
-        self.means = means
+        self.preprocessing = preprocessing
         self.steps = [Step("images", IMAGES, 0, (), images)]
         self._by_output = {id(images): self.steps[0]}
         self._sums: Array | None = None
@@ -131,8 +137,7 @@ def traced(model: Model, image: Array, name: str) -> tuple[Tracer, Step]:
         near = get_close_matches(name, known, 3, 0.4)
         hint = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(known[:3])} ... {known[-1]}"
         raise ShapeError(f"{model.network.scope} has no end point or layer {name!r}; {hint}")
-    means = model.preprocessing.means if model.preprocessing else ()
-    tracer = Tracer(for_numpy(model.tier), model.weights, model.dtype, images, means)
+    tracer = Tracer(for_numpy(model.tier), model.weights, model.dtype, images, model.preprocessing)
     sink = _Until(name)
     try:
         model.network.describe(Handle(tracer, images, end_points=sink))

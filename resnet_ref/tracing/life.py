@@ -200,9 +200,14 @@ def _exponential(tracer: Tracer, step: Step, at: Position, value: float, most: i
 
 
 def _pixel(tracer: Tracer, step: Step, at: Position, value: float, most: int) -> Life:
-    """A pixel, less its channel's mean."""
-    mean = float(tracer.means[at[2]]) if tracer.means else 0.0
-    return Life(step, at, value, parts={"pixel": value + mean, "mean": mean}, stages={"pixel - mean": value})
+    """A pixel, less its channel's mean, and where the network wants that, divided by the deviation."""
+    made = tracer.preprocessing
+    mean, deviation = (0.0, 1.0) if made is None else (made.means[at[2]], made.deviations[at[2]])
+    parts = {"pixel": value * deviation + mean, "mean": mean}
+    if deviation == 1:
+        return Life(step, at, value, parts=parts, stages={"pixel - mean": value})
+    parts["deviation"] = deviation
+    return Life(step, at, value, parts=parts, stages={"(pixel - mean) / deviation": value})
 
 
 _LIVES: dict[str, Any] = {
