@@ -14,6 +14,7 @@ myst_heading_anchors = 3
 nitpicky = True
 html_theme = "furo"
 html_title = "resnet-ref"
+html_show_copyright = False
 html_show_sourcelink = False
 html_copy_source = False
 html_static_path = ["_static"]

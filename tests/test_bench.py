@@ -166,7 +166,7 @@ def test_any_two_must_agree_and_both_are_named() -> None:
 
 
 def test_the_last_image_of_a_batch_is_compared_with_the_definition(tiny_file: Path, tmp_path: Path) -> None:
-    given = files.prepare(tmp_path, tiny_file, None, None, None, 224)
+    given = files.prepare(tmp_path, files.wanted(tiny_file, None, None, None, 224))
     true = agreement.truth(given, 4)
     assert len(true.result) == 2
     assert true.logits is not None
@@ -301,7 +301,7 @@ def test_a_peer_that_is_not_installed_is_named(
 def test_a_peer_that_cannot_be_imported_is_named(
     tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = files.prepare(tmp_path, tiny_file, None, None, None, 224)
+    given = files.prepare(tmp_path, files.wanted(tiny_file, None, None, None, 224))
     (tmp_path / "torch.py").write_text("raise ImportError('libsomething.so is missing')")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(errors.BenchError, match=r"pytorch cannot be imported: libsomething.so is missing; install"):
@@ -309,7 +309,7 @@ def test_a_peer_that_cannot_be_imported_is_named(
 
 
 def test_images_begin_alike_at_any_batch_and_come_as_each_contender_takes_them(tiny_file: Path, tmp_path: Path) -> None:
-    given = files.prepare(tmp_path, tiny_file, None, None, (5, 4), 224)
+    given = files.prepare(tmp_path, files.wanted(tiny_file, None, None, (5, 4), 224))
     assert given.images(3).shape == (3, 5, 4, 3)
     np.testing.assert_array_equal(given.images(3)[:1], given.images(1))
     turned = np.load(given.images_file(3, nchw=True))
@@ -318,7 +318,7 @@ def test_images_begin_alike_at_any_batch_and_come_as_each_contender_takes_them(t
 
 
 def test_a_random_variant_says_something(tmp_path: Path) -> None:
-    given = files.prepare(tmp_path, None, "resnet_v1_50", 16, (33, 35), 224)
+    given = files.prepare(tmp_path, files.wanted(None, "resnet_v1_50", 16, (33, 35), 224))
     assert given.network.to_json() == {"function": "resnet_v1_50", "num_classes": 1000, "output_stride": 16}
     true = agreement.truth(given, 1)
     assert true.logits is not None

@@ -234,6 +234,25 @@ def test_nan_reaches_exactly_the_outputs_that_read_it(tier: Tier) -> None:
     np.testing.assert_array_equal(y[~reads], clean[~reads])
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in matmul")  # in lanes that BLAS does not use
+def test_at_stride_1_nan_and_infinity_reach_what_reads_them_and_in_winograds_algorithm_their_tiles(
+    tier: Tier, request: pytest.FixtureRequest
+) -> None:
+    """Tiles are of 2x2 outputs; in one that reads infinity some of its four outputs are NaN."""
+    x, w, rows, cols = arguments((same(7, 3), same(6, 3)))
+    clean = tier.conv2d(x, w, rows, cols)
+    for special in (np.nan, np.inf):
+        spoilt = x.copy()
+        spoilt[1, 2, 3, 0] = special
+        y = tier.conv2d(spoilt, w, rows, cols)
+        reads = np.zeros(y.shape, bool)
+        reads[1, 1:4, 2:5] = True
+        assert not np.isfinite(y[reads]).any()
+        if is_rung(request, "Winograd"):
+            reads[1, 0:4, 2:6] = True
+        np.testing.assert_array_equal(y[~reads], clean[~reads])
+
+
 def test_infinity_keeps_its_sign_and_relu6_bounds_it(tier: Tier, request: pytest.FixtureRequest) -> None:
     """Three products of tf32 make NaN of it: what is left of infinity after rounding is infinity less infinity."""
     x, w = np.full((1, 1, 2, 1), np.inf, np.float32), np.array([1, -1], np.float32).reshape(1, 1, 1, 2)

@@ -28,6 +28,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 NEED_TENSORFLOW = {"verify.md"}
 LANGUAGES = ("python", "sh", "text")
+FOLDERS = ("benchmarks", "docs", "kernels", "resnet_ref", "tests", "weights")
+SOURCES = [path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")]
 LENIENT = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -173,6 +175,13 @@ def by_bash(code: str) -> str:
     )
     assert done.returncode == 0, f"{code}\nends with status {done.returncode}: {done.stderr}"
     return done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_every_source_file_that_a_page_names_is_there(page: Path) -> None:
+    named = re.findall(r"`([\w./-]+\.(?:py|cu|cuh))`", page.read_text("utf-8"))
+    missing = [name for name in named if not any(name == path or path.endswith(f"/{name}") for path in SOURCES)]
+    assert missing == []
 
 
 def test_what_a_page_prints_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

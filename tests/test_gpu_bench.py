@@ -17,7 +17,7 @@ from tiers import Gpus, why_no_gpu
 
 from resnet_ref import DeviceError, load_model
 from resnet_ref.bench import comparison, contenders, peaks, report, serve, turns
-from resnet_ref.bench.files import Files, prepare
+from resnet_ref.bench.files import Files, prepare, wanted
 from resnet_ref.bench.process import Outputs, job_of
 from resnet_ref.bench.traffic import least_bytes
 from resnet_ref.kernels.cuda.peak import CHAINS, STEPS, copy_peak, fma_peak
@@ -102,7 +102,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> EmulatedRuntime:
 def test_ours_goes_from_the_device_to_the_device_unless_it_is_to_come_from_the_host(
     gpu: EmulatedRuntime, tiny_file: Path, tmp_path: Path
 ) -> None:
-    given = prepare(tmp_path, tiny_file, None, None, None, 224)
+    given = prepare(tmp_path, wanted(tiny_file, None, None, None, 224))
     there, here = contenders.our_contenders([], {"device": "gpu"})
     want = load_model(tiny_file, device="cpu")(given.images(2))
     for contender, kind in ((there, DeviceArray), (here, np.ndarray)):

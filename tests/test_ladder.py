@@ -115,7 +115,7 @@ def test_a_rung_that_computes_something_else_is_not_timed(run: Run, tiny_file: P
     status, out, err = run("bench", "--ladder", "--weights", tiny_file, "--rounds", 1)
     assert (status, out) == (1, "")
     assert "indirect on tiny/conv1 (7x7/2, " in err
-    assert "is wrong: the largest error is 0.001 of the largest output, allowed is 1e-05; nothing was timed" in err
+    assert "is wrong: the largest error is 0.001 of the largest output, allowed is 1e-05; nothing more is timed" in err
 
 
 def test_the_command_prints_two_tables_and_keeps_the_figures(run: Run, tiny_file: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""The preprocessing of Keras and torchvision, by hand and beside Keras' own (torchvision's: test_from_torchvision.py)."""
+"""The preprocessing of Keras and torchvision, by hand and beside Keras' own (torchvision's: test_from_torchvision.py).
+"""
 
 import tracemalloc
 from pathlib import Path

@@ -5,6 +5,7 @@ production that it runs. `<!-- figures: cpu -->` becomes the tables of `resnet-r
 benchmarks/results/ladder_cpu*.json, and a chart of them. Both also for gpu.
 """
 
+import ast
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -50,7 +51,8 @@ def _taken(device: str, rung: Rung) -> str:
         return ""
     _, rows = tables(json.loads(files[0].read_text()))[0]
     milliseconds, speed, share, gain, _ = next(cells for name, *cells in rows if name == rung.name)
-    before = f", {gain} times as fast as the rung before" if gain else ""
+    before = f", {gain} times as fast as the rung before" if gain and float(gain) >= 1 else ""
+    before = f", {1 / float(gain):.2f} times slower than the rung before" if gain and not before else before
     return f"*{milliseconds} ms, {speed} GFLOP/s, {share} of the peak{before}.*\n"
 
 
@@ -73,8 +75,12 @@ def _included(path: str, language: str, after: str = "") -> str:
 
 
 def _folded(file: str) -> str:
-    language = "python" if file.endswith(".py") else "cuda"
-    return f":::{{dropdown}} It runs kernels/{file}\n{_included(f'{KERNELS}/{file}', language)}:::\n"
+    """What the file says of itself, and below it, folded, the whole."""
+    is_python = file.endswith(".py")
+    text = ast.get_docstring(ast.parse((ROOT / "kernels" / file).read_text("utf-8"))) if is_python else None
+    said = f"**It runs `kernels/{file}`:**\n\n{text}\n\n" if text else ""
+    included = _included(f"{KERNELS}/{file}", "python" if is_python else "cuda")
+    return f"{said}:::{{dropdown}} All of kernels/{file}\n{included}:::\n"
 
 
 def figures(device: str) -> str:

@@ -48,6 +48,13 @@ def _controller() -> ThreadpoolController:
 
 
 @contextmanager
+def threaded(threads: int) -> Iterator[None]:
+    """Inside, np.matmul uses so many threads of its own; while no other thread multiplies."""
+    with _controller().limit(limits=threads, user_api="blas"):
+        yield
+
+
+@contextmanager
 def single_threaded() -> Iterator[None]:
     """Inside, np.matmul runs on the thread that calls it (for the whole process: BLAS has one setting)."""
     with _users.lock:

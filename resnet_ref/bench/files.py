@@ -63,31 +63,43 @@ class Files:
         return self.weights.path if contender.is_ours else self.folder / PEERS[contender.engine].file
 
 
-def prepare(
-    folder: Path, given: str | os.PathLike[str] | None, variant: str | None, output_stride: int | None,
-    size: tuple[int, int] | None, default_size: int,
-) -> Files:  # fmt: skip
-    """The weights of a file (None: the shipped digits network), or random ones of a variant of 1000 classes.
+@dataclass(frozen=True)
+class Wanted:
+    """The network that is measured. weights: a file's, or None for random ones. size: of the images."""
 
-    ShapeError or WeightsError where the network cannot be, or not with images of that size.
+    network: Network
+    size: tuple[int, int]
+    weights: Weights | None
+
+
+def wanted(
+    given: str | os.PathLike[str] | None, variant: str | None, output_stride: int | None, size: tuple[int, int] | None,
+    default_size: int,
+) -> Wanted:  # fmt: skip
+    """The network of a file (None: the shipped digits network), or a variant of 1000 classes.
+
+    ShapeError or WeightsError where it cannot be, or not with images of that size.
     """
-    if variant is None:
-        weights = load_weights(given)
-        network = weights.network.to_json()
-        if size is None and (known := weights.preprocessing) is not None:
-            size = (known.height, known.width)
-    else:
-        network = {"function": variant, "num_classes": 1000}
-    if variant is not None or output_stride is not None:
-        if output_stride is not None:
-            network["output_stride"] = output_stride
-        called = Network.from_json(network)
-        arrays = random_variables(called.variables()) if variant is not None else weights
-        save_weights(folder / "weights.h5", arrays, called)
-        weights = load_weights(folder / "weights.h5")
+    weights = load_weights(given) if variant is None else None
+    network = {"function": variant, "num_classes": 1000} if weights is None else weights.network.to_json()
+    if weights is not None and size is None and (known := weights.preprocessing) is not None:
+        size = (known.height, known.width)
+    if output_stride is not None:
+        network["output_stride"] = output_stride
+    called = Network.from_json(network)
     size = size or (default_size, default_size)
-    weights.network.shapes(1, *size)
-    return Files(folder, weights, size, PIXELS if variant is None else 1)
+    called.shapes(1, *size)
+    return Wanted(called, size, weights)
+
+
+def prepare(folder: Path, what: Wanted) -> Files:
+    """Its weights, in the file that they come from, or in a new one."""
+    weights = what.weights
+    if weights is None or weights.network != what.network:
+        arrays = random_variables(what.network.variables()) if weights is None else weights
+        save_weights(folder / "weights.h5", arrays, what.network)
+        weights = load_weights(folder / "weights.h5")
+    return Files(folder, weights, what.size, 1 if what.weights is None else PIXELS)
 
 
 def make_network_files(files: Files, contenders: Sequence[Contender]) -> None:

@@ -184,7 +184,7 @@ def _error(what: str, y: Array, true: Array) -> float:
     if not error <= ALLOWED:
         raise VerificationError(
             f"{what} is wrong: the largest error is {error:.2g} of the largest output, allowed is {ALLOWED:g}; "
-            "nothing was timed"
+            "nothing more is timed"
         )
     return error
 

@@ -15,7 +15,7 @@ NOTES = (
     "Convolutions that are alike are timed once, alone, with warm caches, and counted as often as they occur.",
     "GFLOP/s: what the definition multiplies, over the time; Winograd's algorithm and tensor cores can exceed the peak "
     "of float32's multiply-adds.",
-    f"Each was compared with the definition in float64 first: within {ALLOWED:g} of the largest output.",
+    f"Each was compared with the definition in float64 first: its error is within {ALLOWED:g} of the largest output.",
 )
 
 
@@ -94,7 +94,14 @@ def _overall(data: Mapping[str, Any]) -> Table:
     rungs = data["rungs"]
     taken = [rung["seconds"] for rung in rungs.values()]
     gains = ["", *(f"{before / after:.2f}" for before, after in pairwise(taken))]
-    header = (f"all {data['convolutions']} convolutions", "ms", "GFLOP/s", "of peak", "times the rung before", "error")
+    header = (
+        f"all {data['convolutions']} convolutions",
+        "ms",
+        "GFLOP/s",
+        "of peak",
+        "times as fast as the rung before",
+        "error",
+    )
     rows = [
         (
             name,

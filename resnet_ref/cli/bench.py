@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from resnet_ref.bench import ladder_report
 from resnet_ref.bench.comparison import Agenda, compare
 from resnet_ref.bench.contenders import CPU, OPTIONS, PEERS, is_gpu, our_contenders, peer_contenders
-from resnet_ref.bench.files import Files, prepare
+from resnet_ref.bench.files import Files, Wanted, prepare, wanted
 from resnet_ref.bench.ladder import climb, kinds
 from resnet_ref.bench.layers import PLANNED, profile_text, profiles
 from resnet_ref.bench.report import to_json, to_text
@@ -71,6 +71,9 @@ def bench(
     float32 differ by more than 1e-4 of the largest, or one in fewer bits by more than these explain, the exit status is
     1. Then come the times for each batch, and of new processes the time to the first answer and the peak memory.
 
+    --ladder is of one batch on one device, and of no other engine. A rung that is wrong is not timed, and the exit
+    status is 1.
+
     \b
     resnet-ref bench --peers --batch 1 --batch 8 -o bench.json
     resnet-ref bench --weights net.h5 --peer openvino --ours algorithm=auto --ours algorithm=direct
@@ -90,9 +93,9 @@ def bench(
     if weights is None and variant is None:
         variant = _DEFAULT_VARIANT
     agenda = Agenda([*ours, *others], list(dict.fromkeys(batches)), thread_count(threads), rounds, starts)
-    with tempfile.TemporaryDirectory(prefix="resnet-ref-") as folder, _writing(output) as written:
-        files = prepare(Path(folder), file, variant, output_stride, size, DEFAULT_IMAGE_SIZE)
-        data, text = _climbed(files, agenda) if climbs else _compared(files, agenda, absent, profile)
+    what = wanted(file, variant, output_stride, size, DEFAULT_IMAGE_SIZE)
+    with _writing(output) as written:
+        data, text = _climbed(what, agenda) if climbs else _compared(what, agenda, absent, profile)
         data = {"command": _command(click.get_current_context()), **data}
         if written is not None:
             written.write_text(json.dumps(data, indent=1) + "\n")
@@ -102,8 +105,13 @@ def bench(
         echo_text(text)
 
 
-def _compared(files: Files, agenda: Agenda, absent: Mapping[str, str], profile: bool) -> tuple[dict[str, Any], str]:
+def _compared(what: Wanted, agenda: Agenda, absent: Mapping[str, str], profile: bool) -> tuple[dict[str, Any], str]:
     """Contenders beside each other, as plain data and as text."""
+    with tempfile.TemporaryDirectory(prefix="resnet-ref-") as folder:
+        return _measured(prepare(Path(folder), what), agenda, absent, profile)
+
+
+def _measured(files: Files, agenda: Agenda, absent: Mapping[str, str], profile: bool) -> tuple[dict[str, Any], str]:
     ours = [one for one in agenda.contenders if one.is_ours]
     # So that wrong options are said before anything takes long.
     models = [load_model(files.weights.path, threads=agenda.threads, **one.options) for one in ours]
@@ -119,14 +127,14 @@ def _compared(files: Files, agenda: Agenda, absent: Mapping[str, str], profile: 
     return data, "\n\n".join(texts)
 
 
-def _climbed(files: Files, agenda: Agenda) -> tuple[dict[str, Any], str]:
+def _climbed(what: Wanted, agenda: Agenda) -> tuple[dict[str, Any], str]:
     """The ladder, as plain data and as text."""
     device = str(agenda.contenders[0].options["device"])
     if device != CPU and not is_gpu(device):
         raise BenchError(f'the ladder has rungs for "{CPU}" and "gpu", none for {device!r}')
-    shape = (agenda.batches[0], *files.size, files.network.channels)
-    with progress_bar(len(kinds(files.network, shape)), "measuring") as bar:
-        found = climb(files.network, shape, device, agenda.threads, agenda.rounds, lambda: bar.update(1))
+    shape = (agenda.batches[0], *what.size, what.network.channels)
+    with progress_bar(len(kinds(what.network, shape)), "measuring") as bar:
+        found = climb(what.network, shape, device, agenda.threads, agenda.rounds, lambda: bar.update(1))
     data = ladder_report.to_json(found)
     return data, ladder_report.to_text(data)
 

@@ -7,6 +7,7 @@ from resnet_ref.kernels.conv2d.choice import reads_dense
 from resnet_ref.kernels.conv2d.convolution import Convolution, Method
 from resnet_ref.kernels.conv2d.ladder.problem import Problem
 from resnet_ref.kernels.library import library
+from resnet_ref.kernels.vector.executor import thread_count
 from resnet_ref.kernels.vector.isa import isa_named
 from resnet_ref.kernels.vector.prepared import Program
 from resnet_ref.kernels.vector.step import Map, Target, new_map
@@ -16,7 +17,8 @@ class Alone:
     """One convolution by `method`, on this machine's fastest instruction set; x and the residual are in its memory."""
 
     def __init__(self, problem: Problem, method: Method, threads: int) -> None:
-        target = Target(library(isa_named(None)), threads)
+        # As a plan has it: threads that wait for each other want a core each.
+        target = Target(library(isa_named(None)), min(threads, thread_count(None)))
         lanes = target.library.isa.lanes
         dense = reads_dense(problem.rows, problem.cols, problem.x.shape[3], lanes)
         x, self._y = _map(problem.x.shape, 1 if dense else lanes), _map(problem.shape, lanes)

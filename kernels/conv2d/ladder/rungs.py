@@ -13,6 +13,7 @@ from resnet_ref.kernels.conv2d.ladder.problem import Prepared, Problem
 from resnet_ref.kernels.conv2d.tiles import FLOAT32, TF32X3
 from resnet_ref.kernels.cuda.runtime import Runtime
 from resnet_ref.kernels.tier import Tier
+from resnet_ref.kernels.vector.executor import thread_count
 
 CPU, GPU = "cpu", "gpu"
 
@@ -35,7 +36,8 @@ class Rung:
         return import_module(f"{__package__}.{self.device}.{self.file}")
 
     def prepare(self, problem: Problem, on: "int | Runtime") -> Prepared:
-        """The problem laid out; on: the number of threads, or for rungs in CUDA the device."""
+        """The problem laid out; on: the number of threads, or for rungs in CUDA the device. Nothing is checked: arrays
+        that do not fit each other would be read beyond their ends (see `tier`)."""
         if self.device == CPU:
             return self.module.prepare(problem, on)
         return _on_device(self.module, problem, on)  # type: ignore[arg-type]
@@ -44,7 +46,7 @@ class Rung:
         """The rung's conv2d with a tier's signature and checks; on: as in `prepare`, and then the arrays are its."""
         kernels = SimpleNamespace(conv2d=self._conv2d)
         if isinstance(on, int):
-            return Tier(CPU, lambda: kernels, (FLOAT32,), threads=on)
+            return Tier(CPU, lambda: kernels, (FLOAT32,), threads=thread_count(on))
         return Tier(GPU, lambda: kernels, (FLOAT32,), runtime=on)
 
     def _conv2d(
