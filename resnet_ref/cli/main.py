@@ -14,7 +14,7 @@ import click
 from resnet_ref.cli.options import echo_error
 from resnet_ref.errors import ResnetRefError, VerificationError
 
-COMMANDS = ("classify", "features", "convert", "summary", "record", "verify", "trace", "bench", "devices")
+COMMANDS = ("classify", "features", "convert", "export", "summary", "record", "verify", "trace", "bench", "devices")
 
 
 class _Commands(click.Group):
