@@ -1,4 +1,4 @@
-"""From a TensorFlow checkpoint to a weights file, one variable at a time."""
+"""From a checkpoint, or a file of another framework, to a weights file, one variable at a time."""
 
 import hashlib
 import os
@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from resnet_ref.elsewhere.translation import Derived
 from resnet_ref.errors import CheckpointError
 from resnet_ref.labels import imagenet_labels
 from resnet_ref.network import Network
+from resnet_ref.opening import Opened, open_arrays
 from resnet_ref.preprocessing import Preprocessing
 from resnet_ref.recognise import Recognised, recognise
 from resnet_ref.weights import store
 from resnet_ref.weights.atomic import require_another
-from resnet_ref.weights.checkpoint import Checkpoint, open_checkpoint
 from resnet_ref.weights.description import Description
+from resnet_ref.weights.differences import differences, listed
+from resnet_ref.weights.named_arrays import NamedArrays
 from resnet_ref.weights_file import describe
 
 
@@ -40,51 +43,91 @@ def convert(
     overrides: Mapping[str, Any] | None = None,
     labels: Callable[[int], Sequence[str]] | None = None,
     preprocessing: Mapping[str, Any] | None = None,
+    strict: bool = True,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> Conversion:
-    """Write the network in a checkpoint as a weights file; all or nothing.
+    """Write the network in a checkpoint, or in a file of Keras or PyTorch, as a weights file; all or nothing.
 
-    source: anything open_checkpoint takes. overrides: entries of Network.from_json that replace what is recognised.
+    source: anything open_arrays takes. overrides: entries of Network.from_json that replace what is recognised.
     labels: from the number of classes to their names; None: ImageNet's for 1000 and 1001 classes, else none.
-    preprocessing: as in a weights file; None: slim's. progress: called with (name, bytes done, bytes in all). Memory
-    stays near the largest variable. CheckpointError, WeightsError.
+    preprocessing: as in a weights file; None: that of the framework that the file is from. strict: refuse what is not
+    used; without it that is left out. progress: called with (name, bytes done, bytes in all). Memory stays near the
+    largest variable. CheckpointError, WeightsError.
     """
-    with open_checkpoint(source) as checkpoint:
-        require_another(destination, [source, *(file.path for file in checkpoint.files)])
-        recognised, described = identify(checkpoint, overrides, labels, preprocessing)
-        network = recognised.network
-        names = tuple(network.variables())
-        total = sum(checkpoint.variables[name].nbytes for name in names)
+    opened = open_arrays(source)
+    with opened.arrays as arrays:
+        require_another(destination, [source, *(file.path for file in arrays.files)])
+        content = _content(opened, overrides, labels, preprocessing, strict)
+        sizes = {name: variable.nbytes for name, variable in arrays.variables.items()}
+        total = sum(sizes[one] for made in content.variables.values() for one in made.sources)
         done = 0
 
         def read(name: str) -> Any:
             nonlocal done
-            array = checkpoint.read(name)
-            done += checkpoint.variables[name].nbytes
+            made = content.variables[name]
+            array = made.make(*map(arrays.read, made.sources))
+            done += sum(sizes[one] for one in made.sources)
             progress(name, done, total)
             return array
 
-        store.write(destination, names, read, described)
+        store.write(destination, content.variables, read, content.described)
+    described = content.described
     return Conversion(
         described.source or {},
-        network,
+        content.network,
         described.labels,
         described.preprocessing,
-        names,
-        recognised.skipped,
+        tuple(content.network.variables()),
+        content.skipped,
     )
 
 
+@dataclass(frozen=True)
+class _Content:
+    """A network, what its weights file says of itself, how each of its variables is made, and what is left out."""
+
+    network: Network
+    described: Description
+    variables: Mapping[str, Derived]
+    skipped: Mapping[str, str]
+
+
+def _content(
+    opened: Opened,
+    overrides: Mapping[str, Any] | None,
+    labels: Callable[[int], Sequence[str]] | None,
+    preprocessing: Mapping[str, Any] | None,
+    strict: bool,
+) -> _Content:
+    arrays = opened.arrays
+    if opened.translate is None:
+        recognised, described = identify(arrays, overrides, labels, preprocessing, strict)
+        made = {name: Derived(shape, (name,), np.asarray) for name, shape in recognised.network.variables().items()}
+        return _Content(recognised.network, described, made, recognised.skipped)
+    found = opened.translate(arrays, strict)
+    network = Network.from_json({**found.network, **(overrides or {})})
+    shapes = {name: made.shape for name, made in found.variables.items()}
+    if problems := differences(shapes, network.variables()):
+        raise CheckpointError(
+            f"{arrays.path}: as the options have it, this is {network.function} of scope {network.scope}, but "
+            f"{listed(problems)}. Leave out the options that change what it is"
+        )
+    named = found.labels if labels is None and found.labels is not None else _labels(labels, network.num_classes)
+    described = describe(network, named, preprocessing or found.preprocessing, _origin(arrays))
+    return _Content(network, described, found.variables, found.skipped)
+
+
 def identify(
-    checkpoint: Checkpoint,
+    checkpoint: NamedArrays,
     overrides: Mapping[str, Any] | None = None,
     labels: Callable[[int], Sequence[str]] | None = None,
     preprocessing: Mapping[str, Any] | None = None,
+    strict: bool = True,
 ) -> tuple[Recognised, Description]:
     """The network in a checkpoint, and what a file made of it says of itself; arguments as in `convert`."""
     numeric = {n: v.shape for n, v in checkpoint.variables.items() if isinstance(v.dtype, np.dtype)}
     try:
-        found = recognise(numeric, overrides)
+        found = recognise(numeric, overrides, strict)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.path}: {error}") from None
     text = {n: "not numeric" for n in checkpoint.variables if n not in numeric}
@@ -106,7 +149,7 @@ def _labels(labels: Callable[[int], Sequence[str]] | None, num_classes: int | No
     return None if known is None else tuple(known)
 
 
-def _origin(checkpoint: Checkpoint) -> dict[str, Any]:
+def _origin(checkpoint: NamedArrays) -> dict[str, Any]:
     """What the weights file says of its source: the kind, and each file's name, size and SHA-256."""
     files = [Path(file.path) for file in checkpoint.files]
     if not all(file.is_file() for file in files):  # they lie in an archive

@@ -95,7 +95,9 @@ class Preprocessing:
                 "repeat a grey channel three times, drop an alpha channel"
             )
         normalised = self._cropped(image) - np.asarray(self.means, np.float32)
-        return normalised if self.name == "vgg" else normalised / np.asarray(self.deviations, np.float32)
+        if self.name != "vgg":
+            normalised /= np.asarray(self.deviations, np.float32)
+        return normalised
 
     def _cropped(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """[height, width, 3], in 0..255."""

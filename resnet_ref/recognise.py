@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from resnet_ref.elsewhere.translation import NOT_USED
 from resnet_ref.errors import CheckpointError
 from resnet_ref.network import Network
 from resnet_ref.resnet_v1 import BASE_DEPTHS, UNITS
@@ -30,11 +31,12 @@ class Recognised:
     skipped: Mapping[str, str]
 
 
-def recognise(shapes: Shapes, overrides: Mapping[str, Any] | None = None) -> Recognised:
+def recognise(shapes: Shapes, overrides: Mapping[str, Any] | None = None, strict: bool = True) -> Recognised:
     """The ResNet v1 whose variables these are.
 
     shapes: every numeric variable's name and shape. overrides: entries of Network.from_json that are taken instead of
-    what is recognised. CheckpointError says what is missing, unexpected or cannot be told from variables.
+    what is recognised. strict: refuse variables that are not the network's, instead of leaving them out.
+    CheckpointError says what is missing, unexpected or cannot be told from variables.
     """
     overrides = overrides or {}
     scope = overrides.get("scope")
@@ -45,6 +47,10 @@ def recognise(shapes: Shapes, overrides: Mapping[str, Any] | None = None) -> Rec
     rest = {name: shape for name, shape in shapes.items() if name not in skipped}
     call = {**({} if described else _call(rest, overrides)), **overrides}
     network = Network.from_json(call)
+    if not strict:
+        unused = rest.keys() - network.variables()
+        skipped |= dict.fromkeys(sorted(unused), NOT_USED)
+        rest = {name: shape for name, shape in rest.items() if name not in unused}
     _compare(network, rest)
     return Recognised(network, skipped)
 

@@ -1,4 +1,4 @@
-"""resnet-ref convert: from a TensorFlow checkpoint to a weights file."""
+"""resnet-ref convert: from a checkpoint, or a file of another framework, to a weights file."""
 
 from collections import Counter
 from pathlib import Path
@@ -16,17 +16,21 @@ from resnet_ref.errors import WeightsError
 @click.argument("source")
 @click.argument("destination", metavar="DEST.h5")
 @checkpoint_options
+@click.option("--strict/--no-strict", default=True, show_default=True, help="Refuse what is not used, or leave it out.")
 @click.option("--force", is_flag=True, help="Replace DEST.h5 if it is there.")
 @as_json
-def convert(source: str, destination: str, force: bool, as_json: bool, **options: Any) -> None:
-    """Convert a TensorFlow checkpoint of slim's ResNet v1, without TensorFlow.
+def convert(source: str, destination: str, strict: bool, force: bool, as_json: bool, **options: Any) -> None:
+    """Convert a TensorFlow checkpoint of slim's ResNet v1, or a ResNet of Keras or PyTorch, without these frameworks.
 
     SOURCE is any of: a V1 file, a V2 prefix, one of its .index, .data or .meta files, a folder, a TensorFlow 2
-    checkpoint, or a .tar.gz of these. Optimizer slots, moving averages of weights and the step are left out.
+    checkpoint, or a .tar.gz of these; keras.applications' ResNet50, 101 or 152 as .h5, .weights.h5 or .keras;
+    torchvision's resnet50, 101 or 152 as .pth or .safetensors. Content decides, not the name. Optimizer slots, moving
+    averages of weights and the step are left out.
 
     \b
     resnet-ref convert resnet_v1_50_2016_08_28.tar.gz resnet_v1_50.h5
     resnet-ref convert train_dir/ flowers.h5 --labels labels.txt
+    resnet-ref convert resnet50-0676ba61.pth resnet50.h5
     """
     if Path(destination).is_file() and not force:
         raise WeightsError(f"{destination} is there already; pass --force to replace it")
@@ -37,7 +41,7 @@ def convert(source: str, destination: str, force: bool, as_json: bool, **options
             bar.length = total
             bar.update(done - bar.pos)
 
-        made = convert_checkpoint(source, destination, **arguments, progress=progress)
+        made = convert_checkpoint(source, destination, **arguments, strict=strict, progress=progress)
     if as_json:
         echo_json(_plain(destination, made))
     else:

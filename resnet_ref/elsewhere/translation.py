@@ -6,6 +6,8 @@ from typing import Any
 
 from resnet_ref.kernels.arrays import Array
 
+NOT_USED = "not a variable of the network"
+
 
 @dataclass(frozen=True)
 class Derived:

@@ -1,0 +1,371 @@
+"""Runs a function in a child process, so that bytes which crash, fill or stall a C library end that process alone.
+
+The child has limits of memory and time, may write no file, and answers through a pipe; whatever ends it becomes one
+line of error. It is no sandbox: what takes over the child can do what its user can. Where the system knows no resource
+limits there is still the process, and its time.
+"""
+
+import contextlib
+import importlib
+import json
+import math
+import os
+import pickle
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from queue import LifoQueue
+from typing import Any, BinaryIO, NoReturn, Self, TypeVar
+
+from resnet_ref.errors import ResnetRefError, WeightsError
+
+T = TypeVar("T")
+Error = type[ResnetRefError]
+
+MEMORY = 2 << 30
+SECONDS = 120.0
+_PIPE = 1 << 20  # bytes in flight, where the system lets us choose
+# The package without what its __init__ imports (as long as all the rest takes) until someone asks for that. Nothing
+# of the folder we are in is imported: it may be where the hostile files lie.
+_BOOT = """
+import importlib.util, json, sys, types
+path, package, begin, memory = json.loads(sys.argv[1])
+sys.path[:] = path
+lean = sys.modules["resnet_ref"] = types.ModuleType("resnet_ref")
+lean.__path__ = package
+def whole(name):
+    if name.startswith("__") or importlib.util.find_spec("resnet_ref." + name):
+        raise AttributeError(name)
+    if sys.modules["resnet_ref"] is lean:
+        del sys.modules["resnet_ref"]
+    return getattr(importlib.import_module("resnet_ref"), name)
+lean.__getattr__ = whole
+from resnet_ref.isolation import _serve
+_serve(begin, memory)
+"""
+
+
+def isolated(
+    function: Callable[..., T], *args: Any, what: str, error: Error = WeightsError, memory: int = MEMORY,
+    seconds: float = SECONDS,
+) -> T:  # fmt: skip
+    """function(*args) of a child process that lives for this call.
+
+    function: of a module, by whose name the child imports it; it, args and the result go through pickle, arrays as they
+    are. what: the file's name in messages. error: raised, in one line, where the child crashes, needs more than
+    `memory` bytes beyond what Python and the imports take, or more than `seconds`. What the function raises is raised
+    here. Its prints go nowhere.
+    """
+    with Pool(memory=memory) as pool:
+        return pool.call(function, *args, what=what, error=error, seconds=seconds)
+
+
+class Pool:
+    """Up to `count` children kept for many calls from any threads; one that died is replaced at the next call.
+
+    begin: what each child calls when it starts, and the first starts at once: imports, while we do something else.
+    """
+
+    def __init__(self, count: int = 1, memory: int = MEMORY, begin: Callable[[], object] | None = None) -> None:
+        self._children = [_Child(memory, begin) for _ in range(count)]
+        self._idle: LifoQueue[_Child] = LifoQueue()
+        for child in self._children:
+            self._idle.put(child)
+        if begin is not None:
+            with contextlib.suppress(OSError):  # said at the call
+                self._children[-1].start()
+
+    def call(self, function: Callable[..., T], *args: Any, what: str, error: Error, seconds: float = SECONDS) -> T:
+        """As `isolated`."""
+        child = self._idle.get()
+        try:
+            return child.call(function, args, what, error, seconds)
+        finally:
+            self._idle.put(child)
+
+    def close(self) -> None:
+        """End all children, also those at work: their calls end with an error."""
+        for child in self._children:
+            child.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Child:
+    """One child, as its parent sees it; used by one thread at a time, but for `close`."""
+
+    def __init__(self, memory: int, begin: Callable[[], object] | None) -> None:
+        self._memory = memory
+        self._begin = None if begin is None else (begin.__module__, begin.__qualname__)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._busy = False
+        self._closed = False
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        """The process, a new one unless one is there. OSError."""
+        with self._lock:
+            if self._closed:
+                raise OSError(0, "the command is ending")
+            if self._process is None or self._process.poll() is not None:
+                self._reap()
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-c", _BOOT, _greeting(self._begin, self._memory)],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
+                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                )  # fmt: skip
+                _widen(self._process)
+            return self._process
+
+    def close(self) -> None:
+        """End it for good."""
+        with self._lock:
+            self._closed = True
+            if self._process is not None:
+                self._process.kill()
+                if not self._busy:  # else it is for the thread that reads its pipes to close them
+                    self._reap()
+
+    def _end(self) -> int:
+        """End it until the next call; its exit status."""
+        with self._lock:
+            assert self._process is not None
+            process = self._process
+            process.kill()
+            self._reap()
+            return process.returncode
+
+    def _reap(self) -> None:
+        if self._process is not None:
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                with contextlib.suppress(OSError):
+                    if pipe is not None:
+                        pipe.close()
+            self._process = None
+
+    def call(self, function: Callable[..., T], args: Any, what: str, error: Error, seconds: float) -> T:
+        """The function's result, or its error; the process is not used again unless it answered."""
+        request = pickle.dumps((function.__module__, function.__qualname__, args, seconds), 5)
+        try:
+            process = self.start()
+        except OSError as problem:
+            raise error(f"cannot start a process to read {what}: {problem.strerror}") from None
+        answer, late, status = None, threading.Event(), 0
+
+        def kill() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(seconds, kill)
+        timer.daemon = self._busy = True
+        try:
+            timer.start()
+            with contextlib.suppress(OSError, EOFError):  # it died while it was asked or while it answered
+                answer = _exchange(process, request, self._memory)
+        except MemoryError:
+            answer = ("memory", None)
+        finally:
+            timer.cancel()
+            timer.join()
+            self._busy = False
+            if answer is None or late.is_set() or answer[0] == "memory" or self._closed:
+                status = self._end()
+        if answer is None or answer[0] == "memory":
+            limit = "memory" if answer else "closed" if self._closed else "time" if late.is_set() else ""
+            raise error(_why(what, limit, status, self._memory, seconds))
+        if answer[0] == "error":
+            raise answer[1]
+        result: T = answer[1]
+        return result
+
+
+def _why(what: str, limit: str, status: int, memory: int, seconds: float) -> str:
+    """What is said of a child that gave no answer."""
+    advice = "it is damaged, or made to do harm; take it from a source you trust"
+    if limit == "closed":
+        return f"{what} was not read: the command ended first"
+    if limit == "time" or status == -getattr(signal, "SIGXCPU", 0):
+        return f"{what} was not read within {seconds:g} s, so that was ended; {advice}"
+    if limit == "memory":
+        return f"{what} takes more than {memory >> 20:,} MiB of memory to read, so that was ended; {advice}"
+    try:
+        how = signal.Signals(-status).name if status < 0 else f"status {status}"
+    except ValueError:
+        how = f"signal {-status}"
+    return f"{what} ended the process that was reading it ({how}); {advice}"
+
+
+def _greeting(begin: tuple[str, str] | None, memory: int) -> str:
+    """How the child's Python becomes like ours, and what to call first."""
+    import resnet_ref
+
+    path = [entry for entry in sys.path if os.path.isabs(entry)]
+    return json.dumps([path, [os.path.abspath(entry) for entry in resnet_ref.__path__], begin, memory])
+
+
+def _widen(process: "subprocess.Popen[bytes]") -> None:
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        if process.stdout is not None:
+            fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE)
+
+
+# A message is the number of its parts, their lengths, and the parts: a pickle and the buffers of its arrays.
+
+
+def _exchange(process: "subprocess.Popen[bytes]", request: bytes, most: int) -> tuple[str, Any]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    _send(process.stdin, [request])
+    first, *buffers = _receive(process.stdout, most)
+    try:
+        answer: tuple[str, Any] = pickle.loads(first, buffers=buffers)
+    except Exception:  # what a dying process may have sent
+        raise EOFError from None
+    return answer
+
+
+def _send(stream: Any, parts: list[Any]) -> None:
+    views = [memoryview(part).cast("B") for part in parts]
+    for view in [memoryview(struct.pack(f"<{len(views) + 1}Q", len(views), *map(len, views))), *views]:
+        done = 0
+        while done < len(view):
+            done += stream.write(view[done : done + (1 << 26)]) or 0
+
+
+def _receive(stream: Any, most: int) -> list[bytearray]:
+    """The parts, each written once where it stays. EOFError where they end too soon, MemoryError beyond `most`."""
+    (count,) = struct.unpack("<Q", _exactly(stream, 8))
+    if count > most // 8:
+        raise MemoryError
+    lengths = struct.unpack(f"<{count}Q", _exactly(stream, 8 * count))
+    if sum(lengths) > most:
+        raise MemoryError
+    return [_exactly(stream, length) for length in lengths]
+
+
+def _exactly(stream: Any, length: int) -> bytearray:
+    whole = bytearray(length)
+    view = memoryview(whole)
+    done = 0
+    while done < length:
+        got = stream.readinto(view[done:])
+        if not got:
+            raise EOFError
+        done += got
+    return whole
+
+
+# What follows runs in the child.
+
+
+def _serve(begin: list[str] | None, memory: int) -> NoReturn:
+    """Answer requests until there are no more."""
+    if hasattr(signal, "SIGINT"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; our parent ends us
+    requests, answers = _own_pipes()
+    if begin is not None:
+        with contextlib.suppress(Exception):  # said at the call
+            _find(*begin)()
+    limited = False
+    while True:
+        try:
+            (request,) = _receive(requests, 1 << 62)
+        except EOFError:
+            os._exit(0)
+        try:
+            name, qualname, args, seconds = pickle.loads(request)
+            function = _find(name, qualname)
+            if not limited:
+                _limit(memory)
+                limited = True
+            _limit_time(seconds)
+            answer: tuple[str, Any] = ("result", function(*args))
+        except MemoryError:
+            answer = ("memory", None)
+        except BaseException as problem:
+            answer = ("error", problem)
+        _answer(answers, answer)
+        del answer
+        args = None
+
+
+def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Our ends of the pipes, at numbers where no library prints."""
+    pipes = os.fdopen(os.dup(0), "rb", 0), os.fdopen(os.dup(1), "wb", 0)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    return pipes
+
+
+def _find(module: str, qualname: str) -> Any:
+    found: Any = importlib.import_module(module)
+    for piece in qualname.split("."):
+        found = getattr(found, piece)
+    return found
+
+
+def _answer(stream: BinaryIO, answer: tuple[str, Any]) -> None:
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        try:
+            parts = [pickle.dumps(answer, 5, buffer_callback=buffers.append)]
+            if answer[0] == "error":
+                pickle.loads(parts[0])  # an exception that cannot be made again is found here, not there
+        except MemoryError:
+            raise
+        except Exception:
+            problem = answer[1]
+            parts, buffers = [pickle.dumps(("error", RuntimeError(f"{type(problem).__name__}: {problem}")), 5)], []
+    except MemoryError:
+        parts, buffers = [pickle.dumps(("memory", None), 5)], []
+    try:
+        _send(stream, [*parts, *(buffer.raw() for buffer in buffers)])
+    except OSError:  # nobody listens
+        os._exit(1)
+
+
+def _limit(memory: int) -> None:
+    """No core, no file, and so much memory beyond what is there now."""
+    sys.dont_write_bytecode = True
+    with contextlib.suppress(ImportError):
+        import resource
+
+        now = _address_space()
+        for name, most in (("RLIMIT_CORE", 0), ("RLIMIT_FSIZE", 0), ("RLIMIT_AS", now + memory)):
+            _lower(resource, name, most)
+
+
+def _limit_time(seconds: float) -> None:
+    """Should our parent be gone: it is the one that looks at the clock."""
+    with contextlib.suppress(ImportError):
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        _lower(resource, "RLIMIT_CPU", math.ceil(used.ru_utime + used.ru_stime + seconds) + 1)
+
+
+def _lower(resource: Any, name: str, most: int) -> None:
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # a limit that this system does not know
+        kind = getattr(resource, name)
+        hard = resource.getrlimit(kind)[1]
+        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def _address_space() -> int:
+    """Bytes of it that we have."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return 0

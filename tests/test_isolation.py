@@ -1,0 +1,290 @@
+"""What a child process does, and what ends it, reaches its parent as a result or as one line of error."""
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from resnet_ref import errors
+from resnet_ref.errors import CheckpointError, ImageError, ResnetRefError, WeightsError
+from resnet_ref.isolation import Pool, isolated
+
+ERRORS = [error for error in vars(errors).values() if isinstance(error, type) and issubclass(error, ResnetRefError)]
+
+
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+def abort() -> None:
+    os.abort()
+
+
+def leave() -> None:
+    os._exit(3)
+
+
+def allocate_without_end() -> None:
+    held = []
+    while True:
+        held.append(bytearray(10 << 20))
+
+
+def allocate_in_c() -> None:
+    np.zeros(1 << 40, np.uint8)
+
+
+def loop() -> None:
+    while True:
+        pass
+
+
+def sleep(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def say(text: str) -> str:
+    print(text, flush=True)
+    os.write(1, text.encode())
+    os.write(2, text.encode())
+    return text
+
+
+def fail(error: type[Exception], text: str) -> None:
+    raise error(text)
+
+
+class Awkward(Exception):  # noqa: N818
+    """One that pickle cannot make again."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def be_awkward() -> None:
+    raise Awkward(1, 2)
+
+
+def arrays(count: int) -> dict[str, Any]:
+    return {"a": np.arange(count, dtype=np.float32), "b": np.ones((3, 0)), "text": "ü"}
+
+
+def write(path: Path) -> None:
+    path.write_bytes(b"content")
+
+
+def identity(*values: Any) -> Any:
+    return values
+
+
+def limits() -> tuple[int, int, str]:
+    return resource.getrlimit(resource.RLIMIT_CORE)[0], resource.getrlimit(resource.RLIMIT_AS)[0], sys.path[0]
+
+
+def process() -> int:
+    return os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (segfault, r"w\.h5 ended the process that was reading it \(SIGSEGV\); it is damaged, or made to do harm; take"),
+        (abort, r"w\.h5 ended the process that was reading it \(SIGABRT\); "),
+        (leave, r"w\.h5 ended the process that was reading it \(status 3\); "),
+        (allocate_without_end, r"w\.h5 takes more than 300 MiB of memory to read, so that was ended; "),
+        (allocate_in_c, r"w\.h5 takes more than 300 MiB of memory to read, so that was ended; "),
+        (loop, r"w\.h5 was not read within 2 s, so that was ended; "),
+    ],
+)
+@pytest.mark.parametrize("error", [CheckpointError, ImageError])
+def test_a_child_that_dies_or_must_be_ended_is_one_line_of_the_callers_error(
+    function: Callable[[], None], said: str, error: type[ResnetRefError]
+) -> None:
+    with pytest.raises(error, match=said) as caught:
+        isolated(function, what="w.h5", error=error, memory=300 << 20, seconds=2)
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("error", [*ERRORS, KeyError, ValueError, OSError, RecursionError, SystemExit])
+def test_what_the_function_raises_is_raised_here_as_itself(error: type[Exception]) -> None:
+    with Pool() as pool, pytest.raises(error) as caught:
+        pool.call(fail, error, "ü: what and why", what="x", error=WeightsError)
+    assert type(caught.value) is error
+    assert "what and why" in str(caught.value)
+
+
+def test_an_error_that_cannot_be_sent_keeps_its_words() -> None:
+    with pytest.raises(RuntimeError, match="Awkward: 1 and 2"):
+        isolated(be_awkward, what="x")
+
+
+def test_prints_of_the_child_reach_neither_our_output_nor_its_answer(capfd: pytest.CaptureFixture[str]) -> None:
+    assert isolated(say, "words", what="x") == "words"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_arrays_come_back_whole_and_ours_to_change() -> None:
+    found = isolated(arrays, 30_000_000, what="x")
+    np.testing.assert_array_equal(found["a"], np.arange(30_000_000, dtype=np.float32))
+    found["a"][0] = 7
+    assert found["b"].shape == (3, 0)
+    assert found["text"] == "ü"
+
+
+def test_a_large_array_is_not_held_twice_by_who_receives_it() -> None:
+    script = """
+        import os, sys
+        sys.path.insert(0, os.getcwd())
+        import test_isolation
+        from resnet_ref.isolation import isolated
+
+        def most():
+            return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) // 1024
+
+        before = most()
+        isolated(test_isolation.arrays, 50_000_000, what="x")  # 200 MB
+        print(most() - before)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], cwd=Path(__file__).parent, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert 180 < int(done.stdout) < 230
+
+
+def test_an_answer_beyond_the_limit_of_memory_is_not_taken() -> None:
+    """Who took over the child could claim any length."""
+    with pytest.raises(WeightsError, match="x takes more than 100 MiB of memory"):
+        isolated(arrays, 30_000_000, what="x", memory=100 << 20)
+
+
+def test_arguments_arrive_as_they_were() -> None:
+    given = (Path("a b"), {"x": [1, None]}, np.arange(3))
+    found = isolated(identity, *given, what="x")
+    assert found[:2] == given[:2]
+    np.testing.assert_array_equal(found[2], given[2])
+
+
+def test_the_child_writes_no_file_and_no_core_and_imports_nothing_from_the_folder_we_are_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("numpy", "json", "pickle", "PIL"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('taken over')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    core, memory, first = isolated(limits, what="x", memory=1 << 30)
+    assert core == 0
+    assert 1 << 30 < memory < 8 << 30
+    assert first not in ("", str(tmp_path))
+    with pytest.raises(OSError, match="File too large"):
+        isolated(write, tmp_path / "file", what="x")
+
+
+def test_a_pool_keeps_its_children_and_replaces_those_that_die() -> None:
+    with Pool() as pool:
+        first = pool.call(process, what="x", error=ImageError)
+        assert pool.call(process, what="x", error=ImageError) == first != os.getpid()
+        with pytest.raises(ImageError, match="SIGSEGV"):
+            pool.call(segfault, what="x", error=ImageError)
+        second = pool.call(process, what="x", error=ImageError)
+        with pytest.raises(ImageError, match=r"not read within 0\.5 s"):
+            pool.call(loop, what="x", error=ImageError, seconds=0.5)
+        assert len({first, second, pool.call(process, what="x", error=ImageError)}) == 3
+        os.kill(pool.call(process, what="x", error=ImageError), signal.SIGKILL)
+        time.sleep(0.1)
+        assert pool.call(process, what="x", error=ImageError)
+
+
+def begin() -> None:
+    global begun
+    begun = True
+
+
+begun = False
+
+
+def has_begun() -> bool:
+    return begun
+
+
+def test_a_pools_children_begin_with_what_they_are_told() -> None:
+    with Pool(begin=begin) as pool:
+        assert pool.call(has_begun, what="x", error=ImageError)
+    assert not begun
+
+
+def test_a_pools_children_work_at_the_same_time_for_several_threads() -> None:
+    with Pool(4) as pool:
+        results: list[float] = []
+        calls = [
+            threading.Thread(target=lambda: results.append(pool.call(sleep, 0.5, what="x", error=ImageError)))
+            for _ in range(8)
+        ]
+        for call in calls:
+            call.start()
+        for call in calls:
+            call.join()
+    assert results == [0.5] * 8
+
+
+def test_closing_a_pool_ends_calls_at_work_and_leaves_no_process() -> None:
+    caught: list[str] = []
+    pool = Pool()
+    child = pool.call(process, what="x", error=ImageError)
+
+    def call() -> None:
+        try:
+            pool.call(sleep, 60.0, what="x", error=ImageError)
+        except ImageError as error:
+            caught.append(str(error))
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    time.sleep(0.2)
+    pool.close()
+    thread.join(10)
+    assert caught == ["x was not read: the command ended first"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+    with pytest.raises(ImageError, match="cannot start a process to read x: the command is ending"):
+        pool.call(process, what="x", error=ImageError)
+
+
+def test_a_child_whose_parent_was_killed_ends_too() -> None:
+    script = """
+        import os, signal, sys
+        sys.path.insert(0, os.getcwd())
+        import test_isolation
+        from resnet_ref.errors import ImageError
+        from resnet_ref.isolation import Pool
+        print(Pool().call(test_isolation.process, what="x", error=ImageError), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], cwd=Path(__file__).parent, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    until = time.monotonic() + 10
+    stat = Path("/proc", done.stdout.strip(), "stat")
+    while stat.exists() and stat.read_text().split()[2] != "Z" and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+
+
+def test_where_no_process_can_be_started_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(WeightsError, match=r"cannot start a process to read w\.h5: No such file or directory"):
+        isolated(process, what="w.h5")

@@ -1,0 +1,148 @@
+"""`convert` on whatever it is given: what it is, by content; what it made of it; what it refuses, and leaves out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Run
+from safetensors.numpy import save_file
+from test_keras_files import legacy, resnet50
+
+from resnet_ref import CheckpointError, load_weights
+from resnet_ref.convert import convert
+from resnet_ref.network import Network
+from resnet_ref.opening import open_arrays
+from resnet_ref.random_weights import random_variables
+from resnet_ref.weights.checkpoint.bundle_writer import bundle_files, write_bundle
+
+UNITS = (3, 4, 6, 3)
+NARROW = Network("resnet_v1_50", {"num_classes": 7, "depth_multiplier": 0.05})
+
+
+def torchvision_shapes(classes: int = 10) -> dict[str, tuple[int, ...]]:
+    """A resnet50's state dict."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "conv1.weight": (64, 3, 7, 7),
+        "fc.weight": (classes, 2048),
+        "fc.bias": (classes,),
+    }
+    norms = {"bn1": 64}
+    inputs = 64
+    for block, units in enumerate(UNITS):
+        width = 64 << block
+        for unit in range(units):
+            where = f"layer{block + 1}.{unit}"
+            shapes[f"{where}.conv1.weight"] = (width, inputs, 1, 1)
+            shapes[f"{where}.conv2.weight"] = (width, width, 3, 3)
+            shapes[f"{where}.conv3.weight"] = (4 * width, width, 1, 1)
+            norms |= {f"{where}.bn1": width, f"{where}.bn2": width, f"{where}.bn3": 4 * width}
+            if unit == 0:
+                shapes[f"{where}.downsample.0.weight"] = (4 * width, inputs, 1, 1)
+                norms[f"{where}.downsample.1"] = 4 * width
+            inputs = 4 * width
+    leaves = ("weight", "bias", "running_mean", "running_var")
+    return shapes | {f"{norm}.{leaf}": (width,) for norm, width in norms.items() for leaf in leaves}
+
+
+@pytest.fixture(scope="module")
+def torchvision_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("torch") / "resnet50.safetensors"
+    rng = np.random.default_rng(0)
+    save_file(
+        {name: rng.uniform(0.5, 1, shape).astype(np.float32) for name, shape in torchvision_shapes().items()}, path
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def keras_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return legacy(tmp_path_factory.mktemp("keras") / "resnet50.h5", resnet50(classes=10))
+
+
+def test_a_file_of_torchvision_becomes_a_weights_file_that_says_what_it_is(
+    torchvision_file: Path, tmp_path: Path
+) -> None:
+    made = convert(torchvision_file, tmp_path / "w.h5")
+    weights = load_weights(tmp_path / "w.h5")
+    assert made.source["kind"] == "safetensors"
+    assert made.source["files"][0]["name"] == "resnet50.safetensors"
+    assert weights.network.arg_scope.max_pool2d_padding == "FIXED"
+    assert weights.network.blocks[1].args[0]["stride"] == 2
+    assert weights.preprocessing is not None
+    assert weights.preprocessing.name == "torchvision"
+    with open_arrays(torchvision_file).arrays as arrays:
+        kernel = arrays.read("layer2.1.conv2.weight")
+    scope = "resnet_v1_50/block2/unit_2/bottleneck_v1"
+    np.testing.assert_array_equal(weights[f"{scope}/conv2/weights"], kernel.transpose(2, 3, 1, 0))
+
+
+def test_a_file_of_keras_becomes_a_weights_file_that_says_what_it_is(
+    keras_file: Path, tmp_path: Path, run: Run
+) -> None:
+    status, out, err = run("convert", keras_file, tmp_path / "w.h5")
+    assert (status, err) == (0, "")
+    assert "Keras HDF5 -> " in out
+    assert "max_pool2d_padding" in out
+    weights = load_weights(tmp_path / "w.h5")
+    assert weights.network.arg_scope.batch_norm_epsilon == 1.001e-5
+    assert weights.preprocessing is not None
+    assert weights.preprocessing.name == "keras"
+
+
+def test_what_is_not_used_is_refused_by_name_or_left_out_when_asked(torchvision_file: Path, tmp_path: Path) -> None:
+    shapes = {**torchvision_shapes(), "aux.weight": (3, 2)}
+    more = tmp_path / "more.safetensors"
+    save_file({name: np.ones(shape, np.float32) for name, shape in shapes.items()}, more)
+    with pytest.raises(CheckpointError, match=r"aux\.weight"):
+        convert(more, tmp_path / "w.h5")
+    assert not (tmp_path / "w.h5").exists()
+    made = convert(more, tmp_path / "w.h5", strict=False)
+    assert made.skipped == {"aux.weight": "not a variable of the network"}
+    keras_shapes = {**resnet50(classes=10), "extra/kernel": (2, 2)}
+    legacy(tmp_path / "more.h5", keras_shapes)
+    with pytest.raises(CheckpointError, match="extra"):
+        convert(tmp_path / "more.h5", tmp_path / "w.h5")
+    made = convert(tmp_path / "more.h5", tmp_path / "w.h5", strict=False)
+    assert made.skipped == {"extra/kernel": "not a variable of the network"}
+
+
+def test_no_strict_leaves_out_of_a_tensorflow_checkpoint_too(tmp_path: Path, run: Run) -> None:
+    variables = random_variables(NARROW.variables()) | {"resnet_v1_50/aux/weights": np.ones((3, 2), np.float32)}
+    index, data = bundle_files(tmp_path / "model.ckpt")
+    with index.open("wb") as first, data.open("wb") as second:
+        write_bundle(first, second, variables)
+    line = ("convert", tmp_path / "model.ckpt", tmp_path / "w.h5")
+    status, out, err = run(*line)
+    assert (status, out) == (2, "")
+    assert "resnet_v1_50/aux/weights" in err
+    status, out, err = run(*line, "--no-strict")
+    assert (status, err) == (0, "")
+    assert "left out   1 x not a variable of the network: resnet_v1_50/aux/weights" in out
+
+
+def test_options_that_make_another_network_of_it_are_refused(torchvision_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"as the options have it, .* of scope other, but .* missing"
+    ):
+        convert(torchvision_file, tmp_path / "w.h5", overrides={"scope": "other"})
+    made = convert(torchvision_file, tmp_path / "w.h5", overrides={"output_stride": 16})
+    assert made.network.arguments["output_stride"] == 16
+
+
+def test_a_weights_file_is_one_already(tmp_path: Path, run: Run, tiny_file: Path) -> None:
+    status, out, err = run("convert", tiny_file, tmp_path / "w.h5")
+    assert (status, out) == (2, "")
+    assert "is a weights file of resnet-ref already" in err
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0", b"text", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"\x80\x02]q", b"\0" * 8 + b"{"]
+)
+def test_what_is_nothing_of_all_that_is_one_error(tmp_path: Path, run: Run, content: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    status, out, err = run("convert", path, tmp_path / "w.h5")
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert str(path) in err
+    assert not (tmp_path / "w.h5").exists()
