@@ -351,7 +351,7 @@ def test_convert_makes_a_file_that_classify_takes(
     (labels := tmp_path / "labels.txt").write_text("2:cat\n0:ant\n1:bee\n")
     (pipeline := tmp_path / "p.json").write_text('{"name": "vgg", "resize_side": 40, "height": 33, "width": 33}')
     made = tmp_path / "w.h5"
-    status, out, err = run("convert", "export", checkpoint, made, "--labels", labels, "--preprocessing", pipeline, "--json")
+    status, out, err = run("convert", checkpoint, made, "--labels", labels, "--preprocessing", pipeline, "--json")
     assert (status, err) == (0, "")
     found = json.loads(out)
     assert found["network"] == NARROW
@@ -365,7 +365,7 @@ def test_convert_makes_a_file_that_classify_takes(
 
 
 def test_convert_says_what_it_made(run: Run, checkpoint: Path, tmp_path: Path) -> None:
-    status, out, _ = run("convert", "export", checkpoint, tmp_path / "w.h5", "--output-stride", 8)
+    status, out, _ = run("convert", checkpoint, tmp_path / "w.h5", "--output-stride", 8)
     assert status == 0
     lines = out.splitlines()
     assert lines[0] == f"TensorFlow V2 -> {tmp_path / 'w.h5'}"
@@ -379,15 +379,15 @@ def test_convert_says_what_it_made(run: Run, checkpoint: Path, tmp_path: Path) -
 
 def test_convert_replaces_only_with_force(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     (made := tmp_path / "w.h5").write_text("older")
-    status, out, err = run("convert", "export", checkpoint, made)
+    status, out, err = run("convert", checkpoint, made)
     assert (status, out) == (2, "")
     assert err == f"resnet-ref: {made} is there already; pass --force to replace it\n"
     assert made.read_text() == "older"
-    assert run("convert", "export", checkpoint, made, "--force")[0] == 0
+    assert run("convert", checkpoint, made, "--force")[0] == 0
     assert len(load_weights(made)) == VARIABLES
 
 
 def test_convert_takes_a_whole_network_from_json(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     (network := tmp_path / "n.json").write_text(json.dumps({**NARROW, "spatial_squeeze": False}))
-    assert run("convert", "export", checkpoint, tmp_path / "w.h5", "--network", network)[0] == 0
+    assert run("convert", checkpoint, tmp_path / "w.h5", "--network", network)[0] == 0
     assert load_weights(tmp_path / "w.h5").network.arguments["spatial_squeeze"] is False
