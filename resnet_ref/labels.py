@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -24,6 +25,9 @@ def read_labels(path: str | os.PathLike[str], num_classes: int) -> list[str]:
     if "" in lines:
         got = "an empty file" if lines == [""] else f"a blank line {lines.index('') + 1}"
         raise _error(path, "one label per line", got, "write a label there")
+    for number, line in enumerate(lines, 1):  # a terminal would obey them
+        if any(unicodedata.category(character) == "Cc" and character != "\t" for character in line):
+            raise _error(path, "printable labels", f"a control character in line {number}", "remove it")
     if len(lines) != num_classes:
         got = f"{len(lines)} labels"
         raise _error(path, f"{num_classes} labels, one per class", got, _advice(len(lines), num_classes))

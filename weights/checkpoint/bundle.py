@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,11 +14,12 @@ from resnet_ref.errors import CheckpointError
 from resnet_ref.weights.checkpoint.dtypes import DType, dtype_of, to_array
 from resnet_ref.weights.checkpoint.slices import Shape, Slice, assemble, parse_shape, parse_slice, slice_key
 from resnet_ref.weights.checkpoint.source import AGAIN, Source, masked_crc32c
-from resnet_ref.weights.checkpoint.table import Table
+from resnet_ref.weights.checkpoint.table import MOST_ENTRIES, Table
 from resnet_ref.weights.checkpoint.variable import Variable
 from resnet_ref.weights.checkpoint.wire import DamagedError, Message, decoding, signed, text, varint
 
 _KNOWN_VERSION = 1
+_MOST_TEXT_BYTES = 1 << 24  # the object graph of Keras' largest ResNet takes a tenth
 _STRING = "string"
 
 
@@ -43,19 +45,25 @@ class Bundle:
     def __init__(self, index: Source, data: Sequence[Source]) -> None:
         self._index = index
         self._data = data
+        self._size = sum(source.size for source in data)
         self._entries: dict[str, _Entry] = {}
         self._slices: dict[bytes, _Entry] = {}
+        pieces = 0
         for key, value in Table(index).items():
             if key == b"":
                 continue
             what = f"{index.name}: the entry {key.decode(errors='backslashreplace')!r}"
             with decoding(what):
                 entry = _parse_entry(Message(value))
+                pieces += len(entry.pieces)
+                if pieces > MOST_ENTRIES:
+                    raise DamagedError(f"more than {MOST_ENTRIES} slices by now, many times what a ResNet has")
                 self._check(entry)
                 if key[0] == 0:
                     self._slices[key] = entry
                 else:
                     self._entries[text(key)] = entry
+        self._check_total()
         self.variables = {name: Variable.of(entry.dtype, entry.shape) for name, entry in self._entries.items()}
 
     def read(self, name: str) -> npt.NDArray[Any]:
@@ -76,6 +84,8 @@ class Bundle:
         entry = self._entries[name]
         source = self._data[entry.shard]
         with decoding(f"{source.name}: the string {name!r}"):
+            if entry.size > _MOST_TEXT_BYTES:
+                raise DamagedError(f"it has {entry.size} bytes; at most {_MOST_TEXT_BYTES} were expected")
             if entry.dtype.name != _STRING or entry.shape or entry.pieces:
                 raise DamagedError(f"expected one string, got {entry.dtype.name} of shape {entry.shape}")
             raw = source.read(entry.offset, entry.size, f"the string {name!r}")
@@ -92,16 +102,18 @@ class Bundle:
 
     def _tensor(self, name: str, entry: _Entry) -> npt.NDArray[Any]:
         source = self._data[entry.shard]
+        what = f"variable {name!r}"
+        source.require(entry.checksum, entry.offset, entry.size, what)
         stored = np.empty(entry.shape, entry.dtype.stored)  # as large as the bytes in the file: see _check
         raw = stored.reshape(-1).view(np.uint8)
-        source.read_into(raw, entry.offset, f"variable {name!r}")
+        source.read_into(raw, entry.offset, what)
         got = masked_crc32c(raw)
         if got != entry.checksum:
             raise CheckpointError(
                 f"{source.name}: variable {name!r} has checksum {got:08x}, its index {self._index.name} expects "
                 f"{entry.checksum:08x}. {AGAIN}"
             )
-        with decoding(f"{source.name}: variable {name!r}"):
+        with decoding(f"{source.name}: {what}"):
             return to_array(stored, entry.dtype)
 
     def _slice(self, name: str, whole: _Entry, piece: Slice) -> _Entry:
@@ -114,7 +126,7 @@ class Bundle:
 
     def _check(self, entry: _Entry) -> None:
         if entry.pieces:
-            if math.prod(entry.shape) > sum(source.size for source in self._data):
+            if math.prod(entry.shape) > self._size:
                 raise DamagedError(f"its shape {entry.shape} has more elements than the data files have bytes")
             return
         if entry.shard >= len(self._data):
@@ -129,6 +141,20 @@ class Bundle:
                 f"it has {entry.size} bytes from byte {entry.offset} of {source.name} on, "
                 f"but that file has only {source.size} bytes"
             )
+
+    def _check_total(self) -> None:
+        """Raise CheckpointError if tensors share bytes: a small file would claim any amount of them."""
+        claimed = Counter[int]()
+        for entry in (*self._entries.values(), *self._slices.values()):
+            if not entry.pieces:
+                claimed[entry.shard] += entry.size
+        for number, total in claimed.items():
+            source = self._data[number]
+            if total > source.size:
+                raise CheckpointError(
+                    f"{self._index.name}: its variables claim {total} bytes of {source.name}, "
+                    f"which has only {source.size}. {AGAIN}"
+                )
 
 
 def shard_count(index: Source) -> int:

@@ -12,7 +12,7 @@ from resnet_ref.weights.checkpoint.sniff import Content, content_of
 
 STATE = "checkpoint"
 _STATE_BYTES = 1 << 16
-_STATE_PATH = re.compile(rb'^\s*model_checkpoint_path:\s*"((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
+_STATE_PATH = re.compile(rb'^[ \t]*model_checkpoint_path:[ \t]*"((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|.)")
 _DATA = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
 # TensorFlow itself writes -?????-of-00003 for a whole set, also into the state file.
@@ -92,6 +92,10 @@ def shard_names(folder: Folder, prefix: str) -> list[str]:
     if not there:
         return []
     count = int(counts.pop())
+    if count == 0:
+        raise CheckpointError(
+            f"{folder.shown(there[0])}: expected a number of shards in its name, got 0. Give it its own name back."
+        )
     wanted = [f"{prefix}-{number:05d}-of-{count:05d}" for number in range(count)]
     require(folder, wanted, f"a set of {count} shards")
     return wanted

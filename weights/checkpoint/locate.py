@@ -35,10 +35,14 @@ def locate(path: Path, scratch: Path) -> Located:
 
     Raises CheckpointError if there is none, if parts are missing, or if there are several to choose from.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
         return _choose([_on_disk(path)], str(path))
     folder = _on_disk(path.parent)
     if path.name not in folder.files:
+        if os.path.exists(path):
+            raise CheckpointError(
+                f"{path}: expected a checkpoint, got a pipe, socket or device. Copy its content into a file."
+            )
         return _by_prefix(folder, path.name, nearby=True)
     content = folder.content(path.name)
     if content in (Content.GZIP, Content.TAR):
@@ -129,7 +133,9 @@ def _on_disk(path: Path) -> Folder:
     """Return the folder at `path` with its regular files (or links to such); raises CheckpointError."""
     try:
         with os.scandir(path) as entries:
-            files = {entry.name: path / entry.name for entry in entries if entry.is_file()}
-    except OSError as error:
-        raise CheckpointError(f"{path}: this folder cannot be read: {error.strerror or error}.") from error
+            # entry.is_file raises for a link to itself
+            files = {entry.name: path / entry.name for entry in entries if os.path.isfile(entry)}
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        got = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path}: this folder cannot be read: {got}. Check the path.") from error
     return Folder("" if path == Path() else str(path), files)

@@ -22,6 +22,8 @@ from resnet_ref.weights.checkpoint.v1 import V1
 from resnet_ref.weights.checkpoint.variable import Variable
 from resnet_ref.weights.checkpoint.wire import decoding
 
+_MOST_BYTES = 1 << 31  # of one variable; a sparse file claims terabytes and takes no disk
+
 
 class CheckpointFile(NamedTuple):
     """One file of a checkpoint: its path (`archive:folder/name` inside an archive) and its size in bytes."""
@@ -69,7 +71,17 @@ class Checkpoint:
             near = difflib.get_close_matches(name, self.variables, n=3)
             hint = f"the nearest names are {', '.join(map(repr, near))}" if near else "see `variables` for those it has"
             raise CheckpointError(f"{self.path}: there is no variable {name!r}; {hint}.")
-        return self._format.read(self._keys[name])
+        if (size := self.variables[name].nbytes) > _MOST_BYTES:
+            raise CheckpointError(
+                f"{self.path}: {name!r} takes {size} bytes; at most {_MOST_BYTES} are read. No layer of a ResNet takes "
+                "a tenth of that: check where the file comes from."
+            )
+        try:
+            return self._format.read(self._keys[name])
+        except MemoryError:
+            raise CheckpointError(
+                f"{self.path}: {name!r} takes {size} bytes, for which there is no memory. Free some."
+            ) from None
 
     def close(self) -> None:
         """Close the files and remove what was unpacked."""

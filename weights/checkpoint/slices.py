@@ -37,9 +37,9 @@ def parse_shape(message: Message) -> Shape:
     """Return the shape in a TensorShapeProto; raises DamagedError if it is unknown or no array could have it."""
     if message.integer(3):
         raise DamagedError("its shape is unknown")
+    if (rank := len(message.blobs(2))) > _MOST_DIMENSIONS:
+        raise DamagedError(f"it claims {rank} dimensions; at most {_MOST_DIMENSIONS} can be held")
     shape = tuple(signed(size.integer(1)) for size in message.messages(2))
-    if len(shape) > _MOST_DIMENSIONS:
-        raise DamagedError(f"it claims {len(shape)} dimensions; at most {_MOST_DIMENSIONS} can be held")
     if any(size < 0 for size in shape):
         raise DamagedError(f"its shape {shape} has a negative size")
     if math.prod(size for size in shape if size) > _MOST_ELEMENTS:
@@ -49,9 +49,9 @@ def parse_shape(message: Message) -> Shape:
 
 def parse_slice(message: Message, shape: Shape) -> Slice:
     """Return the slice in a TensorSliceProto of a tensor of `shape`; raises DamagedError if it lies outside."""
-    extents = message.messages(1)
-    if len(extents) != len(shape):
-        raise DamagedError(f"a slice has {len(extents)} dimensions, its tensor has shape {shape}")
+    if (rank := len(message.blobs(1))) != len(shape):
+        raise DamagedError(f"a slice has {rank} dimensions, its tensor has shape {shape}")
+    extents = list(message.messages(1))
     starts = tuple(signed(extent.integer(1)) for extent in extents)
     lengths = tuple(signed(extent.integer(2)) if extent.has(2) else _FULL for extent in extents)
     for start, length, size in zip(starts, lengths, shape, strict=True):
@@ -83,6 +83,8 @@ def assemble(
         raise DamagedError(f"its {len(pieces)} slices hold {covered} elements, its shape {shape} {math.prod(shape)}")
     if len(pieces) == 1:
         return read(0).reshape(shape)
+    if not all(math.prod(piece.shape(shape)) for piece in pieces):  # any number of them would fit
+        raise DamagedError(f"of its {len(pieces)} slices one holds nothing")
     whole = np.empty(shape, dtype)
     seen = np.zeros(shape, np.bool_)
     for number, piece in enumerate(pieces):

@@ -15,12 +15,20 @@ from resnet_ref.errors import CheckpointError
 AGAIN = "The file is damaged or incomplete: copy or download it again."
 
 
+# From here on a checksum is taken piece by piece before anything is allocated.
+_LARGE_BYTES = 1 << 26
+_PIECE_BYTES = 1 << 20
+
+
 def masked_crc32c(data: bytes | npt.NDArray[np.uint8]) -> int:
     """Return the CRC-32C of `data` rotated and offset the way TensorFlow stores it.
 
     (A checksum of bytes that themselves hold checksums would be weak, hence the mask.)
     """
-    crc = int(google_crc32c.value(data))
+    return _masked(int(google_crc32c.value(data)))
+
+
+def _masked(crc: int) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
@@ -65,6 +73,25 @@ class Source:
             except (OSError, ValueError) as error:
                 raise CheckpointError(f"{self.name}: {what} cannot be read: {error}.") from error
         self._check_complete(done, raw.size, what)
+
+    def require(self, checksum: int, offset: int, size: int, what: str) -> None:
+        """Raise CheckpointError if so many bytes that memory matters have another checksum; few are not looked at.
+
+        (A sparse file holds terabytes of zeros and takes no disk.)
+        """
+        self._check(offset, size, what)
+        if size < _LARGE_BYTES:
+            return
+        crc = 0
+        for at in range(offset, offset + size, _PIECE_BYTES):
+            piece = self.read(at, min(_PIECE_BYTES, offset + size - at), what)
+            crc = google_crc32c.extend(crc, piece)
+        self.compare(_masked(crc), checksum, what)
+
+    def compare(self, got: int, expected: int, what: str) -> None:
+        """Raise CheckpointError unless the checksum of `what` is the expected one."""
+        if got != expected:
+            raise CheckpointError(f"{self.name}: {what} has checksum {got:08x}, expected {expected:08x}. {AGAIN}")
 
     def close(self) -> None:
         """Close the file; a later read raises CheckpointError."""

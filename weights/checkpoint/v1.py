@@ -17,7 +17,7 @@ from resnet_ref.errors import CheckpointError
 from resnet_ref.weights.checkpoint.dtypes import DType, dtype_of, to_array
 from resnet_ref.weights.checkpoint.slices import Shape, Slice, assemble, parse_shape, parse_slice, slice_key
 from resnet_ref.weights.checkpoint.source import Source
-from resnet_ref.weights.checkpoint.table import Table
+from resnet_ref.weights.checkpoint.table import MOST_ENTRIES, Table
 from resnet_ref.weights.checkpoint.variable import Variable
 from resnet_ref.weights.checkpoint.wire import DamagedError, Message, decoding, packed_varints
 
@@ -43,6 +43,8 @@ class V1:
         self._shards = shards
         self._tables = [Table(source) for source in shards]
         self._tensors: dict[str, _Tensor] = {}
+        self._listed = 0  # tensors and slices, of all shards
+        self._size = sum(source.size for source in shards)
         for number, source in enumerate(shards):
             with decoding(f"{source.name}: its list of tensors"):
                 self._collect(number)
@@ -53,7 +55,8 @@ class V1:
         tensor = self._tensors[name]
         if tensor.dtype.array is None or tensor.dtype.values is None:
             raise CheckpointError(
-                f"{self._shards[0].name}: {name!r} holds {tensor.dtype.name}, which cannot be read as an array."
+                f"{self._shards[0].name}: {name!r} holds {tensor.dtype.name}, which is not read here. "
+                "Save it as float32."
             )
         with decoding(f"{self._shards[0].name}: {name!r}"):
             return assemble(tensor.shape, tensor.dtype.array, tensor.pieces, lambda i: self._piece(name, tensor, i))
@@ -72,11 +75,14 @@ class V1:
             )
         for entry in meta.messages(1):
             name, shape, dtype = entry.text(1), parse_shape(entry.message(2)), dtype_of(entry.integer(3))
-            if math.prod(shape) > sum(source.size for source in self._shards):
+            if math.prod(shape) > self._size:
                 raise DamagedError(f"the shape {shape} of {name!r} has more elements than the file has bytes")
             tensor = self._tensors.setdefault(name, _Tensor(dtype, shape))
             if (tensor.dtype, tensor.shape) != (dtype, shape):
                 raise DamagedError(f"{name!r} is {dtype.name} {shape} here, {tensor.dtype.name} {tensor.shape} before")
+            self._listed += 1 + len(entry.blobs(4))
+            if self._listed > MOST_ENTRIES:
+                raise DamagedError(f"it has more than {MOST_ENTRIES} tensors and slices, many times what a ResNet has")
             pieces = [parse_slice(piece, shape) for piece in entry.messages(4)]
             tensor.pieces += pieces
             tensor.shards += [number] * len(pieces)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +12,8 @@ from resnet_ref.errors import CheckpointError
 from resnet_ref.weights.checkpoint.source import AGAIN
 
 _LONGEST_VARINT = 10
+# A field of two bytes takes two hundred in memory. The lists here have a field or two per variable.
+_MOST_FIELDS = 1 << 17
 
 
 class DamagedError(Exception):
@@ -70,12 +71,15 @@ class Message:
     """
 
     def __init__(self, data: memoryview) -> None:
-        self._fields: defaultdict[int, list[int | memoryview]] = defaultdict(list)
-        at = 0
+        self._fields: dict[int, list[int | memoryview]] = {}
+        at = count = 0
         while at < len(data):
+            if count == _MOST_FIELDS:
+                raise DamagedError(f"a message of more than {_MOST_FIELDS} fields")
             tag, at = varint(data, at)
             value, at = _value(data, at, tag & 7)
-            self._fields[tag >> 3].append(value)
+            self._fields.setdefault(tag >> 3, []).append(value)
+            count += 1
 
     def has(self, number: int) -> bool:
         """Tell whether the field is present."""
@@ -109,9 +113,9 @@ class Message:
         """Return an embedded message, empty if it is absent."""
         return Message(self.blob(number))
 
-    def messages(self, number: int) -> list[Message]:
-        """Return every occurrence of an embedded message."""
-        return [Message(view) for view in self.blobs(number)]
+    def messages(self, number: int) -> Iterator[Message]:
+        """Yield every occurrence of an embedded message, one at a time."""
+        return map(Message, self.blobs(number))
 
 
 def text(data: memoryview | bytes) -> str:

@@ -1,0 +1,1 @@
+"""Every reader of files that nobody should trust, fed with damaged ones: see README.md."""
