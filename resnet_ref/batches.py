@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from resnet_ref.errors import ImageError, WeightsError
 from resnet_ref.fleet import Fleet
-from resnet_ref.images import read_image
+from resnet_ref.images import IsolatedReader, read_image
 from resnet_ref.kernels import Tier
 from resnet_ref.kernels.vector.executor import thread_count
 from resnet_ref.model import Model
@@ -29,6 +29,7 @@ def computed(
     size: int,
     unreadable: Callable[[ImageError], None],
     end_points: Sequence[str] | None = None,
+    reader: IsolatedReader | None = None,
 ) -> Generator[tuple[list[Path], Any], None, None]:
     """(files, what the model gives for them) for each of `batches`, in order."""
     names: deque[list[Path]] = deque()
@@ -39,7 +40,7 @@ def computed(
             yield batch
 
     with (
-        closing(batches(fleet.model, files, size, unreadable)) as found,
+        closing(batches(fleet.model, files, size, unreadable, reader)) as found,
         closing(fleet.map(images(found), end_points)) as results,
     ):
         for result in results:
@@ -47,13 +48,18 @@ def computed(
 
 
 def batches(
-    model: Model, files: Sequence[Path], size: int, unreadable: Callable[[ImageError], None]
+    model: Model,
+    files: Sequence[Path],
+    size: int,
+    unreadable: Callable[[ImageError], None],
+    reader: IsolatedReader | None = None,
 ) -> Generator[Batch, None, None]:
     """(files, images [n, H, W, 3]) for up to `size` files at a time, preprocessed as the weights file says.
 
     While a batch is in use the next is read, or as many images as there are readers. A file that is no image goes to
     `unreadable`, in the order of the files and in the caller's thread, and is left out; to stop there, raise.
-    WeightsError where the weights file names no preprocessing.
+    WeightsError where the weights file names no preprocessing. reader: reads in other processes, and is closed where
+    the caller leaves while it reads; None: in this one.
     """
     if (preprocessing := model.preprocessing) is None:
         raise WeightsError(
@@ -61,7 +67,12 @@ def batches(
             'save it with preprocessing=dict(name="vgg"), or call the model with arrays'
         )
     readers = reader_count(model.tier)
-    with closing(_ahead(lambda file: preprocessing(read_image(file)), files, max(size, readers), readers)) as images:
+
+    def read(file: Path) -> Image:
+        return preprocessing(read_image(file)) if reader is None else reader(file, preprocessing)
+
+    stop = (lambda: None) if reader is None else reader.close
+    with closing(_ahead(read, files, max(size, readers), readers, stop)) as images:
         for start in range(0, len(files), size):
             batch = _batch(files[start : start + size], images, unreadable)
             if batch is not None:
@@ -74,19 +85,26 @@ def reader_count(tier: Tier) -> int:
 
 
 def _ahead(
-    read: Callable[[Path], Image], files: Sequence[Path], count: int, readers: int
+    read: Callable[[Path], Image], files: Sequence[Path], count: int, readers: int, stop: Callable[[], None]
 ) -> Generator["Future[Image]", None, None]:
-    """read(file) of each file, in order; whoever has got one finds the next `count` of them begun."""
+    """read(file) of each file, in order; whoever has got one finds the next `count` of them begun.
+
+    stop: called where the caller leaves while something is being read, to end that.
+    """
     pool = ThreadPoolExecutor(readers, "resnet-ref reader")
     try:
         begun: deque[Future[Image]] = deque()
         for file in files:
             begun.append(pool.submit(read, file))
             if len(begun) > count:
-                yield begun.popleft()
+                yield begun[0]
+                begun.popleft()
         while begun:
-            yield begun.popleft()
+            yield begun[0]
+            begun.popleft()
     finally:
+        if not all(future.done() for future in begun):
+            stop()
         pool.shutdown(cancel_futures=True)
 
 

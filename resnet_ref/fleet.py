@@ -11,6 +11,7 @@ from typing import Any
 from resnet_ref.errors import DeviceError
 from resnet_ref.kernels.cuda.cupy_runtime import device_count
 from resnet_ref.model import Model, load_model
+from resnet_ref.weights_file import Weights
 
 _log = logging.getLogger("resnet_ref")
 
@@ -66,7 +67,7 @@ class Fleet:
 
 
 def open_fleet(
-    path: str | os.PathLike[str] | None = None,
+    path: str | os.PathLike[str] | Weights | None = None,
     device: str = "auto",
     precision: str = "float32",
     threads: int | None = None,

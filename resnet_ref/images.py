@@ -10,19 +10,25 @@ import re
 import stat
 import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from resnet_ref.errors import ImageError
+from resnet_ref.isolation import Pool
 
+T = TypeVar("T")
 # Formats with a signature, decoded inside this process: Pillow would run Ghostscript for EPS, takes almost anything for
 # TGA, and counts HDF5 files among images.
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TIFF", "WEBP")
+
+# Of a child that decodes: the most pixels that are let in take so much where they have transparency.
+_DECODING = 4 << 30
+_DECODING_SECONDS = 60.0
 
 # What undoes each EXIF orientation; 1 needs nothing.
 _UPRIGHT = {
@@ -104,6 +110,39 @@ def _decoded(path: Path, file: BinaryIO) -> NDArray[np.uint8]:
     except Exception as error:  # What Pillow raises on damaged files is not documented, and is of every kind.
         got = f"{type(error).__name__}: {error}"
         raise _error(path, "an image that can be decoded", got, "fetch it again, or save it anew as PNG") from error
+
+
+def read_and(path: Path, then: Callable[[NDArray[np.uint8]], T]) -> T:
+    """What `then` makes of the image at `path`."""
+    return then(read_image(path))
+
+
+class IsolatedReader:
+    """`read_and` in up to `count` child processes, for calls from any threads: what a decoder dies of is an ImageError.
+
+    `then` runs in the child, so that what is sent back is small; pickle must know it. The first child starts at once.
+    """
+
+    def __init__(self, count: int = 1) -> None:
+        self._pool = Pool(count, _DECODING, _formats)
+
+    def __call__(self, path: Path, then: Callable[[NDArray[np.uint8]], T]) -> T:
+        """What `then` makes of the image at `path`."""
+        return self._pool.call(read_and, path, then, what=str(path), error=ImageError, seconds=_DECODING_SECONDS)
+
+    def check(self, path: Path) -> None:
+        """ImageError unless it is an image."""
+        self(path, np.shape)
+
+    def close(self) -> None:
+        """End the children, also those at work."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:

@@ -29,6 +29,12 @@ Error = type[ResnetRefError]
 MEMORY = 2 << 30
 SECONDS = 120.0
 _PIPE = 1 << 20  # bytes in flight, where the system lets us choose
+# One thread; and glibc keeps what an image took for the next, which page faults would make half as slow again.
+_ENVIRONMENT = {
+    **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
+}
 # The package without what its __init__ imports (as long as all the rest takes) until someone asks for that. Nothing
 # of the folder we are in is imported: it may be where the hostile files lie.
 _BOOT = """
@@ -120,7 +126,7 @@ class _Child:
                 self._process = subprocess.Popen(
                     [sys.executable, "-I", "-c", _BOOT, _greeting(self._begin, self._memory)],
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
-                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                    env={**os.environ, **_ENVIRONMENT},
                 )  # fmt: skip
                 _widen(self._process)
             return self._process

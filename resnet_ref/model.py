@@ -180,14 +180,14 @@ class _Kept(MutableMapping[str, Array]):
 
 
 def load_model(
-    path: str | os.PathLike[str] | None = None,
+    path: str | os.PathLike[str] | Weights | None = None,
     device: str = "auto",
     precision: str = "float32",
     algorithm: str = "auto",
     isa: str | None = None,
     threads: int | None = None,
 ) -> Model:
-    """A weights file, ready to be called with images; without one, the shipped digits network.
+    """A weights file, or what `load_weights` made of one, ready for images; without one, the shipped digits network.
 
     device: "definition" (NumPy), "cpu", "gpu" ("gpu:1": the second), or "auto": the gpu where there is one that has
     room for the network, else the cpu, and a line of the log says why. precision: "float32", which holds accuracy.py's
@@ -205,7 +205,7 @@ def load_model(
     tier = kernels.on(device, threads, load=False)
     options = precision, algorithm, isa
     check_options(tier, *options)
-    weights = load_weights(path)
+    weights = path if isinstance(path, Weights) else load_weights(path)
     try:
         return Model(weights, tier, precision, planner_for(tier, weights.network.describe, weights, *options))
     except DeviceError as error:

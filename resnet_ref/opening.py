@@ -13,7 +13,7 @@ from resnet_ref.weights.checkpoint import open_checkpoint
 from resnet_ref.weights.elsewhere.keras_h5 import KerasFile
 from resnet_ref.weights.elsewhere.safetensors_file import SafetensorsFile
 from resnet_ref.weights.elsewhere.torch_zip import TorchZip
-from resnet_ref.weights.hdf5 import _SEALED as SEALED
+from resnet_ref.weights.hdf5 import SEALED
 from resnet_ref.weights.named_arrays import NamedArrays
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"

@@ -1,6 +1,7 @@
 """What a child process does, and what ends it, reaches its parent as a result or as one line of error."""
 
 import ctypes
+import importlib
 import os
 import resource
 import signal
@@ -15,11 +16,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Run
+from recordings import record_definition
 
-from resnet_ref import errors
+from resnet_ref import errors, load_weights
+from resnet_ref.cli import options
 from resnet_ref.errors import CheckpointError, ImageError, ResnetRefError, WeightsError
 from resnet_ref.isolation import Pool, isolated
 
+verify_command = importlib.import_module("resnet_ref.cli.verify")
 ERRORS = [error for error in vars(errors).values() if isinstance(error, type) and issubclass(error, ResnetRefError)]
 
 
@@ -288,3 +293,55 @@ def test_where_no_process_can_be_started_it_is_said(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(WeightsError, match=r"cannot start a process to read w\.h5: No such file or directory"):
         isolated(process, what="w.h5")
+
+
+# On the command line.
+
+
+def crash(*arguments: Any) -> None:
+    """Stands for libhdf5 reading what was made to crash it."""
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+DIED = "ended the process that was reading it (SIGSEGV); it is damaged, or made to do harm; take it from a source"
+
+
+def unsealed(file: Path, folder: Path) -> Path:
+    (path := folder / "version 1.h5").write_bytes(file.read_bytes()[512:])
+    return path
+
+
+@pytest.mark.parametrize(
+    "command", ["classify {photo}", "features {photo} -o {folder}/f.h5", "summary", "trace {photo} --profile"]
+)
+def test_on_the_command_line_a_file_without_a_seal_takes_no_more_than_a_child_with_it(
+    tiny_file: Path, tmp_path: Path, photos: list[Path], run: Run, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    path = unsealed(tiny_file, tmp_path)
+    monkeypatch.setattr(options, "load_weights", crash)
+    words = [word.format(photo=photos[0], folder=tmp_path) for word in command.split()]
+    status, out, err = run(*words, "--weights", path)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"resnet-ref: {path} {DIED}")
+    assert len(err.splitlines()) == 1
+
+
+def test_a_child_and_this_process_read_the_same(
+    tiny_file: Path, tmp_path: Path, photos: list[Path], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = run("classify", *photos, "--weights", unsealed(tiny_file, tmp_path), "--device", "cpu")
+    monkeypatch.setattr(options, "isolated", fail)
+    here = run("classify", *photos, "--weights", tiny_file, "--device", "cpu")
+    assert there == here
+    assert there[0] == 0
+
+
+def test_a_recording_is_read_by_a_child_before_it_is_read_here(
+    tiny_file: Path, tmp_path: Path, photos: list[Path], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = record_definition(tmp_path / "r.h5", load_weights(tiny_file), photos)
+    assert run("verify", tiny_file, path, "--device", "cpu")[0] == 0
+    monkeypatch.setattr(verify_command, "_read_once", crash)
+    status, _, err = run("verify", tiny_file, path, "--device", "cpu")
+    assert status == 2
+    assert err.startswith(f"resnet-ref: {path} {DIED}")

@@ -121,9 +121,7 @@ def test_no_strict_leaves_out_of_a_tensorflow_checkpoint_too(tmp_path: Path, run
 
 
 def test_options_that_make_another_network_of_it_are_refused(torchvision_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        CheckpointError, match=r"as the options have it, .* of scope other, but .* missing"
-    ):
+    with pytest.raises(CheckpointError, match=r"as the options have it, .* of scope other, but .* missing"):
         convert(torchvision_file, tmp_path / "w.h5", overrides={"scope": "other"})
     made = convert(torchvision_file, tmp_path / "w.h5", overrides={"output_stride": 16})
     assert made.network.arguments["output_stride"] == 16

@@ -1,5 +1,4 @@
-"""The preprocessing of Keras and torchvision, by hand and beside Keras' own (torchvision's: test_from_torchvision.py).
-"""
+"""The preprocessing of Keras and torchvision, by hand and beside Keras'; torchvision's: test_from_torchvision.py."""
 
 import tracemalloc
 from pathlib import Path

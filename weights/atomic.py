@@ -1,13 +1,24 @@
-"""Writes a file so that its name holds either the old content or the new one, whole."""
+"""Writes a file so that its name holds either the old content or the new one, whole.
+
+Until then it is `.NAME.xxxxxxxxxxxx.part`, locked by who writes it. Who is killed leaves it there,
+without the lock, and the next to write the same NAME removes it.
+"""
 
 import atexit
 import os
+import re
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from resnet_ref.errors import WeightsError
+
+try:
+    import fcntl
+except ImportError:  # without locks nobody can say what is still being written, and what is left is left
+    fcntl = None  # type: ignore[assignment]
 
 # A signal may end us between two lines that no `finally` covers, such as those of contextlib's own: what is left then
 # is removed as Python exits. With the process it belongs to, because a forked child exits too.
@@ -26,7 +37,8 @@ def _remove_unfinished() -> None:
 def replacing(destination: str | os.PathLike[str]) -> Iterator[Path]:
     """A new empty file beside `destination`, renamed to it when the block ends; removed when the block raises.
 
-    A symbolic link stays one: the file it names is replaced. WeightsError where the destination is anything but a
+    A symbolic link stays one: the file it names is replaced. What others left who were killed while they wrote the same
+    destination is removed. WeightsError where the destination is anything but a
     regular file, or its folder is missing or not writable.
     """
     try:
@@ -47,20 +59,64 @@ def replacing(destination: str | os.PathLike[str]) -> Iterator[Path]:
     _unfinished[part] = os.getpid()
     try:
         try:
-            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            lock = _created(part)
         except OSError as error:
             raise _unwritable(destination, error) from None
         try:
+            _remove_abandoned(target)
             yield part
             _sync(part)
             os.replace(part, target)
             _sync(target.parent)
         except OSError as error:
             raise WeightsError(f"cannot write {target}: {error.strerror or error}; nothing was changed") from error
+        finally:
+            os.close(lock)
     finally:
         with suppress(OSError):  # most often it is not there: renamed, or it never could be made
             part.unlink()
         del _unfinished[part]
+
+
+def _created(part: Path) -> int:
+    """Make the file; a descriptor that locks it."""
+    while True:
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        with suppress(FileNotFoundError):  # someone took it for abandoned before it was locked
+            lock = os.open(part, os.O_RDONLY)
+            if _locked(lock, wait=True) is False or os.fstat(lock).st_nlink:
+                return lock
+            os.close(lock)
+
+
+def _locked(descriptor: int, wait: bool = False) -> bool:
+    """Whether the file is locked by us now. Not where another holds it, or where there are no locks."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove what was to become `target` and that no living process holds."""
+    name = re.compile(re.escape(f".{target.name}.") + r"[0-9a-f]{12}\.part")
+    with suppress(OSError):
+        for entry in os.scandir(target.parent):
+            if name.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                with suppress(OSError):
+                    _remove_unless_held(entry.path)
+
+
+def _remove_unless_held(part: str) -> None:
+    descriptor = os.open(part, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode) and _locked(descriptor):
+            os.unlink(part)
+    finally:
+        os.close(descriptor)
 
 
 def _unwritable(destination: str | os.PathLike[str], error: OSError) -> WeightsError:

@@ -1,31 +1,48 @@
-"""Creates HDF5 files whole or not at all, and reads text from them without trusting it."""
+"""Creates HDF5 files whole or not at all, and reads text from them without trusting it.
 
+A sealed file begins with 512 bytes of text that HDF5 leaves to its users: a magic line, a version, the file's size, and
+the SHA-256 of all that follows. It is verified before libhdf5 sees a byte, so a flipped bit anywhere is one error.
+"""
+
+import hashlib
 import io
 import os
+import re
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import h5py
 import numpy as np
 
-from resnet_ref.errors import ResnetRefError
+from resnet_ref.errors import ResnetRefError, WeightsError
 from resnet_ref.weights.atomic import replacing
 
 # Since HDF5 1.10 attributes may be longer than 64 KiB.
 _LIBRARY = ("v110", "v110")
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _DEEPEST = 16
+_MOST_ITEMS = 1 << 16  # a network of 2,000 units has fewer
+_LONGEST_TEXT = 8 << 20
+_TIMES = 10  # that a file may be replaced while it is opened
+SEALED = b"resnet-ref sealed HDF5\n"
+_SEAL_VERSION = 2
+_SEAL_BYTES = 512  # the smallest user block there is
 
 Path = str | os.PathLike[str]
 
 
 @contextmanager
-def creating(path: Path) -> Iterator[h5py.File]:
+def creating(path: Path, sealed: bool = False) -> Iterator[h5py.File]:
     """A new HDF5 file that takes the name `path` when the block ends without an error (see `atomic.replacing`)."""
     with replacing(path) as part, _Patient(part, "r+b") as raw:
-        with h5py.File(raw, "w", libver=_LIBRARY) as file:
+        with h5py.File(raw, "w", libver=_LIBRARY, userblock_size=_SEAL_BYTES if sealed else None) as file:
             yield file
+        if sealed and raw.error is None:
+            seal = _seal(raw)
+            raw.seek(0)
+            raw.write(seal)
         if raw.error is not None:
             raise raw.error
 
@@ -37,21 +54,91 @@ def opened(path: Path, error: type[ResnetRefError], advice: str) -> Iterator[h5p
     What HDF5 itself raises over damage, inside the block too, becomes that error.
     """
     try:
-        with open(path, "rb") as raw:
-            magic = raw.read(len(_MAGIC))
-    except IsADirectoryError:
-        raise error(f"{path} is a directory; {advice}") from None
-    except (OSError, ValueError) as problem:
-        raise error(f"cannot read {path}: {getattr(problem, 'strerror', None) or problem}") from None
-    if magic != _MAGIC:
-        raise error(f"{path} is no HDF5 file: it begins with {magic.hex(' ')}, expected {_MAGIC.hex(' ')}; {advice}")
-    try:
-        with h5py.File(path, "r") as file:
+        with closing(_verified(path, error, advice)) as file:
+            before = _identity(os.fstat(file.id.get_vfd_handle()))
             yield file
+            changed = before != _identity(os.fstat(file.id.get_vfd_handle()))
     except ResnetRefError:
         raise
     except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as problem:  # words for damage
         raise error(f"{path} is damaged: HDF5 cannot read it ({problem}); {advice}") from None
+    if changed:
+        raise error(f"{path} was changed while it was read; try again when nobody writes it")
+
+
+def _verified(path: Path, error: type[ResnetRefError], advice: str) -> h5py.File:
+    """The file opened by HDF5: the one whose seal was verified, not another that took its name meanwhile."""
+    for _ in range(_TIMES):
+        with _open(path, error, advice) as raw:
+            before = _identity(os.fstat(raw.fileno()))
+            start = raw.read(_SEAL_BYTES)
+            if start.startswith(SEALED):
+                _verify(path, raw, start, error, advice)
+            elif not start.startswith(_MAGIC):
+                found, wanted = start[: len(_MAGIC)].hex(" "), _MAGIC.hex(" ")
+                raise error(f"{path} is no HDF5 file: it begins with {found}, expected {wanted}; {advice}")
+            file = h5py.File(path, "r")
+            if _identity(os.fstat(file.id.get_vfd_handle())) == before:
+                return file
+            file.close()
+    raise error(f"{path} was changed whenever it was read; try again when nobody writes it")
+
+
+def needs_care(path: Path) -> bool:
+    """Whether that is an HDF5 file without a seal: whatever became of it since it was made, libhdf5 will see."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as raw:
+            return raw.read(len(_MAGIC)) == _MAGIC
+    except (OSError, ValueError):
+        return False
+
+
+def is_sealed(file: h5py.File) -> bool:
+    """Whether an `opened` file had a seal, which has been verified then."""
+    return file.userblock_size >= _SEAL_BYTES
+
+
+def _open(path: Path, error: type[ResnetRefError], advice: str) -> io.FileIO:
+    """The file; `error` where it is none. A pipe is not waited for."""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise error(f"{path} is a directory; {advice}")
+        if not stat.S_ISREG(mode):
+            raise error(f"{path} is a pipe, socket or device; copy its content into a file")
+        return io.FileIO(path)
+    except ResnetRefError:
+        raise
+    except (OSError, ValueError) as problem:
+        raise error(f"cannot read {path}: {getattr(problem, 'strerror', None) or problem}") from None
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _seal(raw: io.FileIO) -> bytes:
+    """What the user block of a finished file should be."""
+    size = raw.seek(0, os.SEEK_END)
+    raw.seek(_SEAL_BYTES)
+    sha = hashlib.file_digest(raw, "sha256").hexdigest()
+    text = b"%sversion %d\nbytes %d\nsha256 %s\n" % (SEALED, _SEAL_VERSION, size, sha.encode())
+    return text + b"\n" * (_SEAL_BYTES - len(text))
+
+
+def _verify(path: Path, raw: io.FileIO, start: bytes, error: type[ResnetRefError], advice: str) -> None:
+    """`error` unless the seal is the one that this file should have, to the byte."""
+    version = re.match(rb"version ([0-9]{1,9})\n", start[len(SEALED) :])
+    if version and int(version[1]) > _SEAL_VERSION:
+        said = int(version[1])
+        raise error(f"{path} has format version {said}, this resnet-ref reads {_SEAL_VERSION}; use a newer resnet-ref")
+    size = re.search(rb"\nbytes ([0-9]{1,18})\n", start)
+    if size and int(size[1]) != (found := os.fstat(raw.fileno()).st_size):
+        raise error(f"{path} is damaged: it has {found:,} bytes, and it says {int(size[1]):,}; {advice}")
+    if start != _seal(raw):
+        raise error(f"{path} is damaged: its bytes do not have the SHA-256 that its first lines say; {advice}")
 
 
 def read_format(
@@ -70,25 +157,43 @@ def read_format(
 
 
 def plain_datasets(
-    path: Path, group: h5py.Group, error: type[ResnetRefError], prefix: str = ""
+    path: Path, group: h5py.Group, error: type[ResnetRefError], prefix: str = "", seen: set[Any] | None = None
 ) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Every dataset below the group by its path; only plain groups and datasets in this file are let through."""
+    """Every dataset below the group by its path; only plain groups and datasets in this file are let through.
+
+    Each has one name: groups that hold each other several times over would have more than can be counted.
+    """
+    seen = {_address(group)} if seen is None else seen
     for key in group:
         name = f"{prefix}{key}"
         if not isinstance(group.get(key, getlink=True), h5py.HardLink):
             raise error(f"{path}: {name} is a link to something else; such a file holds its data itself")
         item = group[key]
+        if (address := _address(item)) in seen or len(seen) > _MOST_ITEMS:
+            why = (
+                "has another name too"
+                if address in seen
+                else f"is one of more than {_MOST_ITEMS:,} groups and datasets"
+            )
+            raise error(f"{path}: {name} {why}; such a file is neither so large nor knotted")
+        seen.add(address)
         if isinstance(item, h5py.Dataset) and not item.is_virtual and not item.external:
             yield name, item
         elif isinstance(item, h5py.Group) and name.count("/") < _DEEPEST:
-            yield from plain_datasets(path, item, error, f"{name}/")
+            yield from plain_datasets(path, item, error, f"{name}/", seen)
         else:
             raise error(f"{path}: {name} is neither a plain group nor a plain dataset")
 
 
+def _address(item: Any) -> Any:
+    return h5py.h5o.get_info(item.id).addr
+
+
 def incomplete(dataset: h5py.Dataset, chunks: tuple[int, ...] | None) -> str | None:
     """What is wrong where a dataset's bytes do not lie in the file as they are, in `chunks` or in one piece."""
-    if dataset.compression is not None or dataset.chunks not in (None, chunks):
+    made = dataset.id.get_create_plist()
+    filters = {made.get_filter(number)[0] for number in range(made.get_nfilters())}
+    if filters - {h5py.h5z.FILTER_FLETCHER32} or dataset.chunks not in (None, chunks):
         return "is compressed or in several chunks, expected its bytes as they are"
     if dataset.id.get_storage_size() < dataset.nbytes:  # so that a small file cannot claim a large memory
         return f"is incomplete, expected {dataset.nbytes} bytes"
@@ -97,7 +202,10 @@ def incomplete(dataset: h5py.Dataset, chunks: tuple[int, ...] | None) -> str | N
 
 def write_text(file: h5py.File, name: str, text: str) -> None:
     """A root attribute of fixed length: HDF5 can loop for ever over damaged text of variable length."""
-    file.attrs[name] = np.bytes_(text.encode())
+    data = text.encode()
+    if len(data) > _LONGEST_TEXT:
+        raise WeightsError(f"{name} takes {len(data):,} bytes as text, more than {_LONGEST_TEXT:,}; shorten it")
+    file.attrs[name] = np.bytes_(data)
 
 
 def read_text(file: h5py.File, name: str) -> str:
@@ -106,6 +214,8 @@ def read_text(file: h5py.File, name: str) -> str:
     kind = attribute.get_type()
     if attribute.shape != () or not isinstance(kind, h5py.h5t.TypeStringID) or kind.is_variable_str():
         raise ValueError(f"attribute {name!r} is no text of fixed length")
+    if kind.get_size() > _LONGEST_TEXT:
+        raise ValueError(f"attribute {name!r} has {kind.get_size():,} bytes, more than {_LONGEST_TEXT:,}")
     value: Any = file.attrs[name]
     return bytes(value).decode()
 

@@ -1,7 +1,10 @@
 """The weights file: HDF5, one float32 dataset per variable at slim's name, and root attributes that describe them.
 
 Each dataset is one chunk with a Fletcher-32 checksum. A SHA-256 covers what Fletcher-32 does not: the names, the shapes
-and the attributes, and the data once more.
+and the attributes, and the data once more. It is the same for equal content.
+
+That is version 1, whose HDF5 structure nothing covers. Version 2 is version 1 in a sealed file (see hdf5.py): whatever
+reads HDF5 finds what it found before, and every byte is covered.
 """
 
 import hashlib
@@ -16,31 +19,45 @@ from numpy.typing import NDArray
 from resnet_ref.errors import WeightsError
 from resnet_ref.weights.description import Description
 from resnet_ref.weights.differences import differences, listed
-from resnet_ref.weights.hdf5 import creating, incomplete, opened, plain_datasets, read_format, read_text, write_text
+from resnet_ref.weights.hdf5 import (
+    creating,
+    incomplete,
+    is_sealed,
+    opened,
+    plain_datasets,
+    read_format,
+    read_text,
+    write_text,
+)
 
 FORMAT = "resnet-ref weights"
-VERSION = 1
+VERSION = 2
+_CONTENT = 1  # what the attribute `version` says
 _ADVICE = "take it from its source again, or make it with `resnet-ref convert`"
 
 Array = NDArray[Any]
 
 
 def write(
-    path: str | os.PathLike[str], names: Iterable[str], read: Callable[[str], Array], description: Description
+    path: str | os.PathLike[str],
+    names: Iterable[str],
+    read: Callable[[str], Array],
+    description: Description,
+    version: int = VERSION,
 ) -> None:
-    """Write read(name) for each name, one at a time, as float32; all or nothing (see `atomic`).
+    """Write read(name) for each name, one at a time, as float32; all or nothing (see `atomic`). version: of the file.
 
     WeightsError for a name that is no path of scopes, an empty array or one without axes, and for numbers that are
     NaN, infinite or beyond float32.
     """
     digest = _Digest(description)
-    with creating(path) as file:
+    with creating(path, sealed=version > 1) as file:
         for name in sorted(names):
             array = _as_float32(f"{path}: {name}", name, read(name))
             digest.add(name, array)
             file.create_dataset(name, data=array, chunks=array.shape, fletcher32=True)
-        texts = {"format": FORMAT, "version": str(VERSION), **description.to_attributes(), "sha256": digest.hexdigest()}
-        for name, text in texts.items():
+        texts = {"format": FORMAT, "version": str(_CONTENT), **description.to_attributes()}
+        for name, text in {**texts, "sha256": digest.hexdigest()}.items():
             write_text(file, name, text)
 
 
@@ -58,21 +75,22 @@ def load(
         expected = shapes_of(description.network)
         datasets = dict(plain_datasets(path, file, WeightsError))
         _compare(path, datasets, expected)
-        digest = _Digest(description)
+        digest = None if is_sealed(file) else _Digest(description)  # all bytes have been hashed once
         arrays = {name: _read(path, name, datasets[name], digest) for name in sorted(expected)}
         said = read_text(file, "sha256")
-    if digest.hexdigest() != said:
+    if digest is not None and digest.hexdigest() != said:
         raise WeightsError(f"{path} is damaged: its SHA-256 is {digest.hexdigest()}, it says {said[:100]!r}; {_ADVICE}")
     return {name: arrays[name] for name in expected}, description
 
 
-def _read(path: str | os.PathLike[str], name: str, dataset: h5py.Dataset, digest: "_Digest") -> Array:
+def _read(path: str | os.PathLike[str], name: str, dataset: h5py.Dataset, digest: "_Digest | None") -> Array:
     array = np.empty(dataset.shape, np.float32)
     try:
         dataset.read_direct(array)
     except (OSError, RuntimeError) as error:
         raise WeightsError(f"{path}: {name} is damaged ({error}); {_ADVICE}") from None
-    digest.add(name, array)
+    if digest is not None:
+        digest.add(name, array)
     _require_finite(f"{path}: {name}", array)
     return array
 
@@ -94,7 +112,7 @@ class _Digest:
 
 
 def _describe(path: str | os.PathLike[str], file: h5py.File) -> Description:
-    read_format(file, path, FORMAT, VERSION, WeightsError, _ADVICE)
+    read_format(file, path, FORMAT, _CONTENT, WeightsError, _ADVICE)
     return Description.from_attributes({name: read_text(file, name) for name in Description.__dataclass_fields__})
 
 
@@ -107,6 +125,8 @@ def _compare(
             continue  # said already
         if dataset.dtype != np.dtype("<f4"):
             problems.append(f"{name} is {dataset.dtype}, expected little-endian float32")
+        elif not dataset.id.get_type().equal(h5py.h5t.IEEE_F32LE):  # such as bfloat16, which h5py calls float32
+            problems.append(f"{name} is another float of {dataset.id.get_type().get_size()} bytes, expected float32")
         elif problem := incomplete(dataset, dataset.shape):
             problems.append(f"{name} {problem}")
     if sum(dataset.id.get_storage_size() for dataset in datasets.values()) > os.path.getsize(path):

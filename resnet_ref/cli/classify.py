@@ -5,11 +5,19 @@ from typing import Any
 import click
 import numpy as np
 
-from resnet_ref.batches import computed
-from resnet_ref.cli.options import as_json, echo_error, echo_json, model_options, printable, progress_bar
+from resnet_ref.batches import MOST_READERS, computed
+from resnet_ref.cli.options import (
+    as_json,
+    echo_error,
+    echo_json,
+    model_options,
+    open_weights,
+    printable,
+    progress_bar,
+)
 from resnet_ref.errors import ImageError, WeightsError
 from resnet_ref.fleet import open_fleet
-from resnet_ref.images import find_images
+from resnet_ref.images import IsolatedReader, find_images
 from resnet_ref.model import Model
 
 
@@ -38,18 +46,19 @@ def classify(
     resnet-ref classify photos/ --weights resnet_v1_50.h5 --top 5 --json
     """
     files = find_images(images)
-    fleet = open_fleet(weights, device, precision, threads)
-    model = fleet.model
-    if model.network.num_classes is None:
-        raise WeightsError(f"{model.weights.path} has no logits, so it names no class; use `resnet-ref features`")
     failed: list[ImageError] = []
-    ran = {"device": model.tier.device, "precision": model.precision}
     results: list[dict[str, Any]] = []
-    with progress_bar(len(files), "classifying") as bar:
-        for names, probabilities in computed(fleet, files, batch_size, failed.append):
-            for name, row in zip(names, probabilities, strict=True):
-                results.append({"file": str(name), "predictions": likeliest(model, row, top), **ran})
-            bar.update(len(names))
+    with IsolatedReader(MOST_READERS) as reader:
+        fleet = open_fleet(open_weights(weights), device, precision, threads)
+        model = fleet.model
+        if model.network.num_classes is None:
+            raise WeightsError(f"{model.weights.path} has no logits, so it names no class; use `resnet-ref features`")
+        ran = {"device": model.tier.device, "precision": model.precision}
+        with progress_bar(len(files), "classifying") as bar:
+            for names, probabilities in computed(fleet, files, batch_size, failed.append, reader=reader):
+                for name, row in zip(names, probabilities, strict=True):
+                    results.append({"file": str(name), "predictions": likeliest(model, row, top), **ran})
+                bar.update(len(names))
     if as_json:
         echo_json(results)
     else:

@@ -1,14 +1,17 @@
 """resnet-ref features: end points of many images, in one HDF5 file."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import click
 import h5py
 import numpy as np
 
-from resnet_ref.batches import computed
-from resnet_ref.cli.options import as_json, echo_json, model_options, progress_bar
+from resnet_ref.batches import MOST_READERS, computed
+from resnet_ref.cli.options import as_json, echo_json, model_options, open_weights, progress_bar
 from resnet_ref.errors import ImageError
-from resnet_ref.fleet import open_fleet
-from resnet_ref.images import find_images
+from resnet_ref.fleet import Fleet, open_fleet
+from resnet_ref.images import IsolatedReader, find_images
 from resnet_ref.weights.atomic import require_another
 from resnet_ref.weights.hdf5 import creating
 
@@ -44,35 +47,38 @@ def features(
     resnet-ref features a.png b.png -o f.h5 --end-point resnet_v1_50/block3 --end-point global_pool
     """
     files = find_images(images)
-    fleet = open_fleet(weights, device, precision, threads)
-    model = fleet.model
-    require_another(output, [*files, model.weights.path])
-    shapes = {}
-    done = 0
-    with (
-        creating(output) as store,
-        progress_bar(len(files), "computing") as bar,
-    ):
-        for names, (_, values) in computed(fleet, files, batch_size, _stop, end_points):
-            for name, value in values.items():
-                key = name.replace("/", ".")  # HDF5 has no dataset inside another, as block1/unit_1 is inside block1
-                if key not in store:
-                    store.create_dataset(key, (len(files), *value.shape[1:]), np.float32)
-                    shapes[key] = list(store[key].shape)
-                store[key][done : done + len(value)] = value
-            done += len(names)
-            bar.update(len(names))
-        read = [str(file).encode("utf-8", "backslashreplace") for file in files]
-        store["files"] = np.array(read, dtype=h5py.string_dtype())
-        network = {"network": model.network.function, "scope": model.network.scope}
-        ran = {"device": model.tier.device, "devices": len(fleet.models), "precision": model.precision}
-        store.attrs.update({**network, **ran})
+    with IsolatedReader(MOST_READERS) as reader:
+        fleet = open_fleet(open_weights(weights), device, precision, threads)
+        require_another(output, [*files, fleet.model.weights.path])
+        with creating(output) as store, progress_bar(len(files), "computing") as bar:
+            shapes: dict[str, list[int]] = {}
+            done = 0
+            for names, (_, values) in computed(fleet, files, batch_size, _stop, end_points, reader):
+                for name, value in values.items():
+                    # HDF5 has no dataset inside another, as block1/unit_1 is inside block1.
+                    key = name.replace("/", ".")
+                    if key not in store:
+                        store.create_dataset(key, (len(files), *value.shape[1:]), np.float32)
+                        shapes[key] = list(store[key].shape)
+                    store[key][done : done + len(value)] = value
+                done += len(names)
+                bar.update(len(names))
+            _describe(store, files, fleet)
     if as_json:
         echo_json({"output": output, "images": len(files), "end_points": shapes})
     else:
         for name, shape in shapes.items():
             click.echo(f"{name}  {shape}")
         click.echo(f"{len(files)} images -> {output}")
+
+
+def _describe(store: h5py.File, files: Sequence[Path], fleet: Fleet) -> None:
+    read = [str(file).encode("utf-8", "backslashreplace") for file in files]
+    store["files"] = np.array(read, dtype=h5py.string_dtype())
+    model = fleet.model
+    network = {"network": model.network.function, "scope": model.network.scope}
+    ran = {"device": model.tier.device, "devices": len(fleet.models), "precision": model.precision}
+    store.attrs.update({**network, **ran})
 
 
 def _stop(error: ImageError) -> None:

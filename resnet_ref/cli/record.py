@@ -4,8 +4,15 @@ from typing import Any
 
 import click
 
-from resnet_ref.cli.options import as_json, checkpoint_options, described, echo_json, weights_or_digits
-from resnet_ref.images import find_images
+from resnet_ref.cli.options import (
+    as_json,
+    check_source,
+    checkpoint_options,
+    described,
+    echo_json,
+    weights_or_digits,
+)
+from resnet_ref.images import IsolatedReader, find_images
 from resnet_ref.oracle.record import open_source
 from resnet_ref.oracle.record import record as record_slim
 from resnet_ref.tables import counted
@@ -45,6 +52,11 @@ def record(
     files = find_images(images)
     path = weights_or_digits(source)
     require_another(output, [*files, *([path] if path else [])])
+    with IsolatedReader() as reader:  # before TensorFlow decodes them here
+        for file in files:
+            reader.check(file)
+    if path is not None:
+        check_source(path)
     opened = open_source(path, **arguments)
     facts = record_slim(opened, files, output, sample=sample, is_training=training)
     if as_json:

@@ -1,14 +1,15 @@
 """resnet-ref trace: how one number comes about, or what each kernel call of a run costs."""
 
+from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_ref.cli.options import Device, as_json, echo_json, echo_text
+from resnet_ref.cli.options import Device, as_json, echo_json, echo_text, open_weights
 from resnet_ref.errors import WeightsError
-from resnet_ref.images import read_image
+from resnet_ref.images import IsolatedReader
 from resnet_ref.model import Model, load_model
 from resnet_ref.pages.render import require_pages
 from resnet_ref.tracing.chrome import write_chrome_trace
@@ -58,22 +59,23 @@ def trace(
         raise click.UsageError("--chrome goes with --profile")
     if html is not None:
         require_pages()
-    model = load_model(weights, device=device, threads=threads)
-    for output in (html, chrome):
-        if output is not None:
-            require_another(output, [image, model.weights.path])
-    prepared, pixels = _prepared(model, image)
+    with IsolatedReader() as reader:
+        model = load_model(open_weights(weights), device=device, threads=threads)
+        for output in (html, chrome):
+            if output is not None:
+                require_another(output, [image, model.weights.path])
+        prepared, pixels = _prepared(model, image, reader)
     if profiled:
         _profile(model, prepared, runs, chrome, html, as_json)
     elif end_point is not None and at is not None:
         _trace(model, prepared, pixels, end_point, at, top, html, as_json)
 
 
-def _prepared(model: Model, image: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _prepared(model: Model, image: str, reader: IsolatedReader) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The image as the network takes it, [H, W, C], and as pixels of 0..255."""
     if model.preprocessing is None:
         raise WeightsError(f"{model.weights.path} names no preprocessing; save it with preprocessing=dict(name='vgg')")
-    prepared = model.preprocessing(read_image(image))
+    prepared = reader(Path(image), model.preprocessing)
     return prepared, model.preprocessing.pixels(prepared)
 
 

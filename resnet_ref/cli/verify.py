@@ -7,8 +7,20 @@ from pathlib import Path
 
 import click
 
-from resnet_ref.cli.options import Device, as_json, echo_error, echo_json, echo_text, progress_bar, weights_or_digits
-from resnet_ref.images import find_images
+from resnet_ref.cli.options import (
+    Device,
+    as_json,
+    check_source,
+    echo_error,
+    echo_json,
+    echo_text,
+    open_weights,
+    progress_bar,
+    weights_or_digits,
+)
+from resnet_ref.errors import RecordingError
+from resnet_ref.images import IsolatedReader, find_images
+from resnet_ref.isolation import isolated
 from resnet_ref.pages.render import require_pages
 from resnet_ref.plan.offer import PRECISIONS
 from resnet_ref.recording import Recording, open_recording
@@ -17,7 +29,7 @@ from resnet_ref.verification.report import to_json, to_text, verdict
 from resnet_ref.verification.verify import Verification
 from resnet_ref.verification.verify import verify as verify_weights
 from resnet_ref.weights.atomic import require_another
-from resnet_ref.weights_file import Weights, load_weights
+from resnet_ref.weights_file import Weights
 
 
 @click.command(short_help="Compare a network with what slim computed.")
@@ -51,7 +63,7 @@ def verify(
         raise click.UsageError("--source goes with --live")
     if not live and len(recorded) != 1:
         raise click.UsageError(f"give one recording, or images with --live; got {len(recorded)}: {', '.join(recorded)}")
-    loaded = load_weights(weights_or_digits(weights))
+    loaded = open_weights(weights_or_digits(weights))
     if html is not None:
         require_pages()
         require_another(html, [loaded.path, *recorded, *([source] if source else [])])
@@ -75,17 +87,33 @@ def verify(
 def _recording(weights: Weights, given: tuple[str, ...], source: str | None, live: bool) -> Iterator[Recording]:
     """The recording, or one that slim makes now."""
     if not live:
+        isolated(_read_once, given[0], what=given[0], error=RecordingError)
         with open_recording(given[0]) as recording:
             yield recording
         return
     from resnet_ref.oracle.record import open_source, record
 
     files = find_images(given)
+    with IsolatedReader() as reader:  # before TensorFlow decodes them here
+        for file in files:
+            reader.check(file)
+    if source is not None:
+        check_source(source)
     with tempfile.TemporaryDirectory(prefix="resnet-ref-") as folder:
         path = Path(folder, "live.h5")
         record(open_source(source if source is not None else weights.path), files, path)
         with open_recording(path) as recording:
             yield recording
+
+
+def _read_once(path: str) -> None:
+    """All that is in a recording, in a process that may die of it."""
+    with open_recording(path) as recording:
+        recording.inputs()
+        for number in range(len(recording.facts.images)):
+            recording.image(number)
+        for name in recording.end_points:
+            recording.read(name)
 
 
 def _show(found: Verification, every: bool, html: str | None, as_json: bool) -> None:
