@@ -1,8 +1,10 @@
 """The matrix is made in blocks of rows, each multiplied at once and then written over by the next.
 
-A block of at most 2 MB is still in the core's cache when the product reads it, so that the matrix never goes to memory
-and back; and what it takes no longer grows with the image. A 1x1 kernel needs no matrix at all: its input is one. This
-is the eager cpu tier, `kernels/conv2d/cpu.py`, without its epilogue.
+What is won is memory: no more than 2 MiB a thread, however large the image, where the whole matrix of a large one takes
+gigabytes. Time is won where the whole matrix would have gone to memory and come back; as long as some cache of the CPU
+holds it, hardly any. And a 1x1 kernel needs no matrix at all: its input is one. This is the eager cpu tier,
+`kernels/conv2d/cpu.py`, without its epilogue. (It makes the matrix of a map of at most 256 pixels whole, and cuts the
+weights up instead.)
 """
 
 import numpy as np
