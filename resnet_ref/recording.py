@@ -27,7 +27,16 @@ from resnet_ref.errors import RecordingError, WeightsError
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.network import Network
 from resnet_ref.weights.description import canonical
-from resnet_ref.weights.hdf5 import creating, incomplete, opened, plain_datasets, read_format, read_text, write_text
+from resnet_ref.weights.hdf5 import (
+    creating,
+    incomplete,
+    opened,
+    plain_datasets,
+    read_format,
+    read_text,
+    write_array,
+    write_text,
+)
 
 FORMAT = "resnet-ref recording"
 VERSION = 1
@@ -143,17 +152,17 @@ def write_recording(
     shas = {n: {"shape": list(v.shape), "sha256": digest(np.asarray(v, np.float32))} for n, v in variables.items()}
     facts.variables.update(shas)
     with creating(path) as file:
-        file["inputs"] = np.asarray(inputs, "<f4")
+        write_array(file, "inputs", np.asarray(inputs, "<f4"))
         for number, (name, data) in enumerate(images):
             pixels = np.frombuffer(data, np.uint8)
-            file[f"images/{number}"] = pixels
+            write_array(file, f"images/{number}", pixels)
             facts.images.append({"name": name, "sha256": digest(pixels)})
         for number, (name, recorded) in enumerate(end_points):
             key = _key(number, name)
-            file[f"end_points/{key}"] = np.asarray(recorded.values, "<f4")
+            write_array(file, f"end_points/{key}", np.asarray(recorded.values, "<f4"))
             entry = {"name": name, "shape": list(recorded.shape), "sha256": digest(recorded.values)}
             if recorded.positions is not None:
-                file[f"positions/{key}"] = np.asarray(recorded.positions, "<i8")
+                write_array(file, f"positions/{key}", np.asarray(recorded.positions, "<i8"))
                 entry["positions_sha256"] = digest(recorded.positions)
             facts.end_points.append(entry)
         text = canonical(asdict(facts))

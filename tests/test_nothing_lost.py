@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from test_cli import narrow_checkpoint
 
-from resnet_ref import load_weights
+from resnet_ref import load_weights, save_weights
 from resnet_ref.weights.atomic import replacing
 
 # Writes again and again, with every number 1, then 2, and so on; says how many seconds the first took.
@@ -215,3 +215,37 @@ def test_whoever_is_terminated_removes_what_it_began(tmp_path: Path) -> None:
         writer.send_signal(signal.SIGTERM)
         assert writer.wait() == 143
     assert os.listdir(tmp_path) == []
+
+
+SAVING = """
+    import sys
+    from resnet_ref import load_weights, save_weights
+    digits = load_weights()
+    print("ready", flush=True)
+    try:
+        while True:
+            save_weights(sys.argv[1], digits, digits.network)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def test_ctrl_c_while_hdf5_writes_is_neither_lost_nor_the_end_of_the_interpreter(tmp_path: Path) -> None:
+    """HDF5 calls Python back for each write; what is raised there, it drops, or dies of."""
+    digits = load_weights()
+    save_weights(tmp_path / "w.h5", digits, digits.network)
+    for number in range(8):
+        command = [sys.executable, "-c", textwrap.dedent(SAVING), str(tmp_path / "w.h5")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(0.02 + 0.011 * number)
+            process.send_signal(signal.SIGINT)
+            try:
+                assert process.wait(20) == 130
+                assert process.stderr.read() == ""
+            finally:
+                process.kill()
+        assert [path.name for path in tmp_path.iterdir()] == ["w.h5"]
+        load_weights(tmp_path / "w.h5")

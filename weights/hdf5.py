@@ -18,6 +18,7 @@ import numpy as np
 
 from resnet_ref.errors import ResnetRefError, WeightsError
 from resnet_ref.weights.atomic import replacing
+from resnet_ref.weights.interruption import uninterrupted
 
 # Since HDF5 1.10 attributes may be longer than 64 KiB.
 _LIBRARY = ("v110", "v110")
@@ -35,10 +36,18 @@ Path = str | os.PathLike[str]
 
 @contextmanager
 def creating(path: Path, sealed: bool = False) -> Iterator[h5py.File]:
-    """A new HDF5 file that takes the name `path` when the block ends without an error (see `atomic.replacing`)."""
+    """A new HDF5 file that takes the name `path` when the block ends without an error (see `atomic.replacing`).
+
+    What writes to it does so `uninterrupted`: each write may come back to Python.
+    """
     with replacing(path) as part, _Patient(part, "r+b") as raw:
-        with h5py.File(raw, "w", libver=_LIBRARY, userblock_size=_SEAL_BYTES if sealed else None) as file:
+        with uninterrupted():
+            file = h5py.File(raw, "w", libver=_LIBRARY, userblock_size=_SEAL_BYTES if sealed else None)
+        try:
             yield file
+        finally:
+            with uninterrupted():
+                file.close()
         if sealed and raw.error is None:
             seal = _seal(raw)
             raw.seek(0)
@@ -205,7 +214,14 @@ def write_text(file: h5py.File, name: str, text: str) -> None:
     data = text.encode()
     if len(data) > _LONGEST_TEXT:
         raise WeightsError(f"{name} takes {len(data):,} bytes as text, more than {_LONGEST_TEXT:,}; shorten it")
-    file.attrs[name] = np.bytes_(data)
+    with uninterrupted():
+        file.attrs[name] = np.bytes_(data)
+
+
+def write_array(file: h5py.File, name: str, array: Any, **how: Any) -> None:
+    """A dataset of a NumPy array; how: as in h5py's create_dataset."""
+    with uninterrupted():
+        file.create_dataset(name, data=array, **how)
 
 
 def read_text(file: h5py.File, name: str) -> str:

@@ -27,6 +27,7 @@ from resnet_ref.weights.hdf5 import (
     plain_datasets,
     read_format,
     read_text,
+    write_array,
     write_text,
 )
 
@@ -55,7 +56,7 @@ def write(
         for name in sorted(names):
             array = _as_float32(f"{path}: {name}", name, read(name))
             digest.add(name, array)
-            file.create_dataset(name, data=array, chunks=array.shape, fletcher32=True)
+            write_array(file, name, array, chunks=array.shape, fletcher32=True)
         texts = {"format": FORMAT, "version": str(_CONTENT), **description.to_attributes()}
         for name, text in {**texts, "sha256": digest.hexdigest()}.items():
             write_text(file, name, text)

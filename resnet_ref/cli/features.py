@@ -14,6 +14,7 @@ from resnet_ref.fleet import Fleet, open_fleet
 from resnet_ref.images import IsolatedReader, find_images
 from resnet_ref.weights.atomic import require_another
 from resnet_ref.weights.hdf5 import creating
+from resnet_ref.weights.interruption import uninterrupted
 
 
 @click.command(short_help="Write end points of images to a file.")
@@ -57,13 +58,15 @@ def features(
                 for name, value in values.items():
                     # HDF5 has no dataset inside another, as block1/unit_1 is inside block1.
                     key = name.replace("/", ".")
-                    if key not in store:
-                        store.create_dataset(key, (len(files), *value.shape[1:]), np.float32)
-                        shapes[key] = list(store[key].shape)
-                    store[key][done : done + len(value)] = value
+                    with uninterrupted():
+                        if key not in store:
+                            store.create_dataset(key, (len(files), *value.shape[1:]), np.float32)
+                            shapes[key] = list(store[key].shape)
+                        store[key][done : done + len(value)] = value
                 done += len(names)
                 bar.update(len(names))
-            _describe(store, files, fleet)
+            with uninterrupted():
+                _describe(store, files, fleet)
     if as_json:
         echo_json({"output": output, "images": len(files), "end_points": shapes})
     else:
