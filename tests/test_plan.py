@@ -89,8 +89,15 @@ def test_a_network_of_single_values_that_no_image_reaches_is_as_near(algorithm: 
     require_right(network, (list(network.described), []), algorithm, isa=isa)
 
 
+FEW = 16
+
+
 def require_right(network: RandomNetwork, asked: Iterable[Sequence[str]], algorithm: str, **how: Any) -> None:
-    """Plans for each choice of end points err at most ALLOWED times as much as the definition in float32."""
+    """Plans for each choice of end points err at most ALLOWED times as much as the definition in float32.
+
+    Four times that where an end point has few values: these may nearly cancel, and then whose rounding errors do so too
+    is a matter of luck.
+    """
     truth, largest = network.run("definition", "float64"), network.float32_errors()
     for names in asked:
         found = planned(network.describe, network.weights, network.images, [*names, RESULT], algorithm=algorithm, **how)
@@ -98,7 +105,8 @@ def require_right(network: RandomNetwork, asked: Iterable[Sequence[str]], algori
         found["predictions"] = found.pop(RESULT)
         for name, value in found.items():
             assert value.shape == network.described[name]
-            assert error(value, truth[name]) <= ALLOWED[algorithm] * largest[name] + 4 * EPS, name
+            luck = 4 if truth[name].size < FEW else 1
+            assert error(value, truth[name]) <= luck * ALLOWED[algorithm] * largest[name] + 4 * EPS, name
 
 
 def unit_by_hand(inputs: Handle, *, kernel: int, rate: int) -> Handle:
