@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 from test_keras_files import legacy, resnet50
 
 from resnet_ref import CheckpointError, load_weights
+from resnet_ref.cli.convert import _units
 from resnet_ref.convert import convert
 from resnet_ref.network import Network
 from resnet_ref.opening import open_arrays
@@ -65,6 +66,7 @@ def test_a_file_of_torchvision_becomes_a_weights_file_that_says_what_it_is(
     made = convert(torchvision_file, tmp_path / "w.h5")
     weights = load_weights(tmp_path / "w.h5")
     assert made.source["kind"] == "safetensors"
+    assert "block2: strides [2, 1, 1, 1]" in _units(made.network.to_json()["blocks"])
     assert made.source["files"][0]["name"] == "resnet50.safetensors"
     assert weights.network.arg_scope.max_pool2d_padding == "FIXED"
     assert weights.network.blocks[1].args[0]["stride"] == 2

@@ -1,6 +1,7 @@
 """resnet-ref convert: from a checkpoint, or a file of another framework, to a weights file."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,18 @@ def _plain(destination: str, made: Conversion) -> dict[str, Any]:
     }
 
 
+def _units(blocks: Sequence[Mapping[str, Any]]) -> str:
+    """The strides of each block's units, which tell networks of the same variables apart."""
+    strides = {block["scope"]: [unit["stride"] for unit in block["args"]] for block in blocks}
+    return f"[{', '.join(f'{scope}: strides {each}' for scope, each in strides.items())}]"
+
+
 def _echo(destination: str, made: Conversion) -> None:
-    call = ", ".join(f"{name}={value!r}" for name, value in made.network.to_json().items() if name != "function")
+    call = ", ".join(
+        f"{name}={_units(value) if name == 'blocks' else repr(value)}"
+        for name, value in made.network.to_json().items()
+        if name != "function"
+    )
     click.echo(f"{made.source['kind']} -> {destination}")
     click.echo(f"network    {made.network.function}({call})")
     click.echo(f"labels     {f'{made.labels[0]} ... {made.labels[-1]}' if made.labels else 'none'}")

@@ -13,6 +13,10 @@ from resnet_ref.export import export as export_weights
 from resnet_ref.network import Network
 from resnet_ref.weights_file import Weights, load_weights
 
+_PADDED = (
+    "; slim's pool1 cannot be padded so: give it padding='VALID', on what tf.pad made 1 wider on all sides, of -inf"
+)
+
 
 @click.command(short_help="Make a checkpoint, or safetensors, of a weights file.")
 @click.argument("weights")
@@ -89,9 +93,11 @@ def _call(network: Network) -> str:
 
 def _to_do(destination: str, network: Network, made: Exported) -> str:
     if made.format == "tensorflow":
+        # Of all that an arg scope may say here, slim has no word for this alone.
+        pool = "" if network.arg_scope.max_pool2d_padding != "FIXED" else _PADDED
         return (
             "build that call with slim, in a graph with no other variables; then "
-            f"tf.compat.v1.train.Saver().restore(session, {str(Path(destination))!r})"
+            f"tf.compat.v1.train.Saver().restore(session, {str(Path(destination))!r}){pool}"
         )
     norm = network.arg_scope.batch_norm
     epsilon = "" if norm is None else f"; batch norm adds {norm.epsilon:g} to the variance"
