@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
+from resnet_ref.elsewhere.exported import METADATA
 from resnet_ref.errors import WeightsError
 from resnet_ref.weights.atomic import replacing, require_another
 from resnet_ref.weights.checkpoint.bundle_writer import bundle_files, check_names, write_bundle
@@ -17,7 +18,6 @@ from resnet_ref.weights.description import canonical
 from resnet_ref.weights_file import Weights, describe
 
 FORMATS = ("safetensors", "tensorflow")
-METADATA = "resnet_ref"
 LAYOUT = (
     "float32, slim's names and layouts: a convolution's weights are [height, width, channels in, channels out], "
     "images and activations [batch, height, width, channels]"

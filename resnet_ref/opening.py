@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from resnet_ref.elsewhere import keras, torchvision
+from resnet_ref.elsewhere import exported, keras, torchvision
 from resnet_ref.elsewhere.translation import Translation
 from resnet_ref.errors import CheckpointError
 from resnet_ref.weights.checkpoint import open_checkpoint
@@ -45,7 +45,9 @@ def open_arrays(path: str | os.PathLike[str]) -> Opened:
     if start.startswith(_ZIP) or _PICKLE.match(start):
         return Opened(TorchZip(Path(path)), torchvision.translate)
     if _SAFETENSORS.match(start):
-        return Opened(SafetensorsFile(Path(path)), torchvision.translate)
+        tensors = SafetensorsFile(Path(path))
+        is_ours = exported.METADATA in tensors.metadata
+        return Opened(tensors, exported.translate if is_ours else torchvision.translate)
     return Opened(open_checkpoint(path))
 
 

@@ -11,6 +11,7 @@ from test_keras_files import legacy, resnet50
 from resnet_ref import CheckpointError, load_weights
 from resnet_ref.cli.convert import _units
 from resnet_ref.convert import convert
+from resnet_ref.export import export
 from resnet_ref.network import Network
 from resnet_ref.opening import open_arrays
 from resnet_ref.random_weights import random_variables
@@ -146,3 +147,29 @@ def test_what_is_nothing_of_all_that_is_one_error(tmp_path: Path, run: Run, cont
     assert len(err.splitlines()) == 1
     assert str(path) in err
     assert not (tmp_path / "w.h5").exists()
+
+
+def test_what_was_exported_as_safetensors_comes_back_with_all_that_it_was(tmp_path: Path, tiny_file: Path) -> None:
+    export(load_weights(tiny_file), tmp_path / "tiny.safetensors")
+    convert(tmp_path / "tiny.safetensors", tmp_path / "back.h5")
+    before, after = load_weights(tiny_file), load_weights(tmp_path / "back.h5")
+    assert (after.network, after.labels, after.preprocessing) == (before.network, before.labels, before.preprocessing)
+    assert list(after) == list(before)
+    for name in before:
+        np.testing.assert_array_equal(after[name], before[name])
+
+
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        ("no JSON", "are no JSON object"),
+        ("[1]", "are no JSON object"),
+        ("{}", "a network is described as"),
+        ('{"network": {"function": "resnet_v1_50", "num_classes": -1}}', "network's description is wrong"),
+        ('{"network": {"function": "resnet_v1_50"}}', "does not hold the network it describes: .* is missing"),
+    ],
+)
+def test_a_description_among_the_metadata_is_not_believed(tmp_path: Path, described: str, message: str) -> None:
+    save_file({"a": np.ones(3, np.float32)}, tmp_path / "a.safetensors", {"resnet_ref": described})
+    with pytest.raises(CheckpointError, match=message):
+        convert(tmp_path / "a.safetensors", tmp_path / "w.h5")

@@ -22,10 +22,10 @@ class Derived:
 @dataclass(frozen=True)
 class Translation:
     """network: as in Network.from_json. variables: by slim's names, exactly the network's. preprocessing: as in
-    Preprocessing.from_json. labels: one per class. skipped: what the file holds besides, name -> why it is left out."""
+    Preprocessing.from_json, where it is known. labels: one per class. skipped: what the file holds besides, name -> why it is left out."""
 
     network: Mapping[str, Any]
     variables: Mapping[str, Derived]
-    preprocessing: Mapping[str, Any]
+    preprocessing: Mapping[str, Any] | None
     labels: tuple[str, ...] | None = None
     skipped: Mapping[str, str] = field(default_factory=dict)

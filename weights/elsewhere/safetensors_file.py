@@ -53,7 +53,8 @@ class _Place(NamedTuple):
 class SafetensorsFile:
     """An open file of safetensors; see weights.named_arrays. The format has no checksum: damage to values goes unseen.
 
-    Raises CheckpointError unless the header describes every byte after it, once.
+    metadata: what the header says beside its tensors, text by name. Raises CheckpointError unless the header describes
+    every byte after it, once.
     """
 
     kind: str = "safetensors"
@@ -67,6 +68,7 @@ class SafetensorsFile:
             with decoding(str(path)):
                 header, self._start = _header(self._source)
                 places, variables = _described(header, self._source.size - self._start)
+                self.metadata = _metadata(header)
         except BaseException:
             self._source.close()
             raise
@@ -89,6 +91,13 @@ class SafetensorsFile:
 
     def __exit__(self, *_: object) -> None:
         self._source.close()
+
+
+def _metadata(header: Mapping[str, Any]) -> dict[str, str]:
+    found = header.get(_METADATA, {})
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise DamagedError("its metadata are not text by name")
+    return found
 
 
 def _header(source: Source) -> tuple[dict[str, Any], int]:
