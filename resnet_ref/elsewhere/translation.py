@@ -22,7 +22,8 @@ class Derived:
 @dataclass(frozen=True)
 class Translation:
     """network: as in Network.from_json. variables: by slim's names, exactly the network's. preprocessing: as in
-    Preprocessing.from_json, where it is known. labels: one per class. skipped: what the file holds besides, name -> why it is left out."""
+    Preprocessing.from_json, where it is known. labels: one per class. skipped: what the file holds besides, name -> why
+    it is left out."""
 
     network: Mapping[str, Any]
     variables: Mapping[str, Derived]
