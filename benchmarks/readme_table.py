@@ -128,7 +128,7 @@ def ladder() -> str:
     _, height, width, _ = data["shape"]
     what = f"{data['network']['function']}, {height}x{width}, {header[0]}"
     return _markdown([[what, *header[1:]], ["---"] * len(header), *rows]) + (
-        f"\nMedians; {ladder_report.machine(data)}, {ladder_report.peak(data)}.\n"
+        f"\nMedians; speed-up on the rung before; {ladder_report.machine(data)}, {ladder_report.peak(data)}.\n"
     )
 
 

@@ -12,6 +12,7 @@ from resnet_ref.tables import columns, counted
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # header, rows
 NOTES = (
+    "speed-up: on the rung before. error: against float64, of the largest output.",
     "Convolutions that are alike are timed once, alone, with warm caches, and counted as often as they occur.",
     "GFLOP/s: what the definition multiplies, over the time; Winograd's algorithm and tensor cores can exceed the peak "
     "of float32's multiply-adds.",
@@ -99,7 +100,7 @@ def _overall(data: Mapping[str, Any]) -> Table:
         "ms",
         "GFLOP/s",
         "of peak",
-        "times as fast as the rung before",
+        "speed-up",
         "error",
     )
     rows = [
