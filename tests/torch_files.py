@@ -112,5 +112,7 @@ def refuse_what_is_no_file(reader: Any, folder: Path) -> None:
     assert failure(reader, folder).endswith("is a directory; name the file in it.")
     assert failure(reader, folder / "fifo").endswith("is no plain file; copy its content to one.")
     assert "cannot be opened: No such file" in failure(reader, folder / "none")
-    with pytest.raises(CheckpointError, match=r"cannot be opened: .*embedded null"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot be opened: (embedded null byte|\w+: embedded null character in path)"
+    ):
         reader(Path("a\0"))

@@ -1,7 +1,7 @@
 """Writes a file so that its name holds either the old content or the new one, whole.
 
-Until then it is `.NAME.xxxxxxxxxxxx.part`, locked by who writes it. Who is killed leaves it there,
-without the lock, and the next to write the same NAME removes it.
+Until then it is `.NAME.xxxxxxxxxxxx.part`, locked by who writes it. Who is killed leaves it there, without the
+lock, and the next to write the same NAME removes it.
 """
 
 import atexit
@@ -38,8 +38,8 @@ def replacing(destination: str | os.PathLike[str]) -> Iterator[Path]:
     """A new empty file beside `destination`, renamed to it when the block ends; removed when the block raises.
 
     A symbolic link stays one: the file it names is replaced. What others left who were killed while they wrote the same
-    destination is removed. WeightsError where the destination is anything but a
-    regular file, or its folder is missing or not writable.
+    destination is removed. WeightsError where the destination is anything but a regular file, or its folder is missing
+    or not writable.
     """
     try:
         target = Path(os.path.realpath(destination))
