@@ -89,15 +89,23 @@ def test_a_network_of_single_values_that_no_image_reaches_is_as_near(algorithm: 
     require_right(network, (list(network.described), []), algorithm, isa=isa)
 
 
-FEW = 16
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("algorithm", ALLOWED)
+def test_a_strided_network_of_two_pixels_is_as_near(algorithm: str, isa: str) -> None:
+    """Of 8 samples by the definition none errs a quarter as much as the plan does: two values that nearly cancel."""
+    unit = {"depth_bottleneck": 1}
+    blocks = [
+        Block("block1", resnet_v1.bottleneck, [{**unit, "depth": 24, "stride": 2}]),
+        Block("block2", resnet_v1.bottleneck, [{**unit, "depth": 1, "stride": 1}]),
+    ]
+    call = {"num_classes": 3, "is_training": False, "include_root_block": False, "store_non_strided_activations": True}
+    scope = resnet_v1.resnet_arg_scope(batch_norm_scale=False)
+    network = RandomNetwork(blocks, (1, 2, 1, 2), {**call, "arg_scope": scope}, seed=2)
+    require_right(network, (list(network.described), []), algorithm, isa=isa)
 
 
 def require_right(network: RandomNetwork, asked: Iterable[Sequence[str]], algorithm: str, **how: Any) -> None:
-    """Plans for each choice of end points err at most ALLOWED times as much as the definition in float32.
-
-    Four times that where an end point has few values: these may nearly cancel, and then whose rounding errors do so too
-    is a matter of luck.
-    """
+    """Plans for each choice of end points err at most ALLOWED times as much as the definition in float32."""
     truth, largest = network.run("definition", "float64"), network.float32_errors()
     for names in asked:
         found = planned(network.describe, network.weights, network.images, [*names, RESULT], algorithm=algorithm, **how)
@@ -105,8 +113,7 @@ def require_right(network: RandomNetwork, asked: Iterable[Sequence[str]], algori
         found["predictions"] = found.pop(RESULT)
         for name, value in found.items():
             assert value.shape == network.described[name]
-            luck = 4 if truth[name].size < FEW else 1
-            assert error(value, truth[name]) <= luck * ALLOWED[algorithm] * largest[name] + 4 * EPS, name
+            assert error(value, truth[name]) <= ALLOWED[algorithm] * largest[name] + 4 * EPS, name
 
 
 def unit_by_hand(inputs: Handle, *, kernel: int, rate: int) -> Handle:
