@@ -1,17 +1,19 @@
 """Networks that nobody chose: random blocks, sizes and options, as calls of ours."""
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from accuracy import error
+from accuracy import EPS, error
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from variables import random_variables
 
 from resnet_ref import resnet_v1
 from resnet_ref.handle import Handle
+from resnet_ref.plan.plan import RESULT
 from resnet_ref.resnet_utils import Block
 from resnet_ref.shapes import Shapes, Spec
 
@@ -31,6 +33,9 @@ SCOPES = st.fixed_dictionaries(
 
 
 SAMPLES = 64  # of images and weights, to see how float32 errs: of 8, all may be lucky where an end point has few values
+
+
+Compute = Callable[[list[str]], dict[str, NDArray[Any]]]
 
 
 @dataclass
@@ -77,8 +82,8 @@ class RandomNetwork:
         moved = {name: rng.uniform(-1e-4, 1e-4, array.shape) for name, array in self.weights.items()}
         return {name: (array * (1 + moved[name])).astype(np.float32) for name, array in self.weights.items()}
 
-    def float32_errors(self) -> dict[str, float]:
-        """How far the definition in float32 strays up to each end point, on some images and weights.
+    def float32_errors(self) -> Iterator[dict[str, float]]:
+        """How far the definition in float32 strays up to each end point: the largest after one sample, two, and so on.
 
         On few it may be lucky. Where no image reaches, as behind a relu that gives 0, weights make the difference.
         """
@@ -90,7 +95,27 @@ class RandomNetwork:
             for name, value in truth.items():
                 largest = max(largest, error(single[name], value))
                 errors[name] = max(errors[name], largest)
-        return errors
+            yield errors
+
+    def require_right(self, compute: Compute, asked: Iterable[Sequence[str]], allowed: float) -> None:
+        """For each choice of end points, `compute` errs at most `allowed` times as much as the definition in float32.
+
+        compute: arrays by name, of the names it is given.
+        """
+        truth, errors = self.run("definition", "float64"), dict.fromkeys(self.described, 0.0)
+        for names in asked:
+            found = compute([*names, RESULT])
+            assert list(found) == [*names, RESULT]
+            found["predictions"] = found.pop(RESULT)
+            for name, value in found.items():
+                assert value.shape == self.described[name]
+                errors[name] = max(errors[name], error(value, truth[name]))
+        far = {}
+        for largest in self.float32_errors():  # more samples only make the bound wider
+            far = {name: (e, largest[name]) for name, e in errors.items() if e > allowed * largest[name] + 4 * EPS}
+            if not far:
+                return
+        raise AssertionError(f"errors, and those of the definition in float32: {far}")
 
 
 @st.composite

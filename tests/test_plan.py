@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from accuracy import EPS, error
+from accuracy import error
 from conftest import TINY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -106,14 +106,8 @@ def test_a_strided_network_of_two_pixels_is_as_near(algorithm: str, isa: str) ->
 
 def require_right(network: RandomNetwork, asked: Iterable[Sequence[str]], algorithm: str, **how: Any) -> None:
     """Plans for each choice of end points err at most ALLOWED times as much as the definition in float32."""
-    truth, largest = network.run("definition", "float64"), network.float32_errors()
-    for names in asked:
-        found = planned(network.describe, network.weights, network.images, [*names, RESULT], algorithm=algorithm, **how)
-        assert list(found) == [*names, RESULT]
-        found["predictions"] = found.pop(RESULT)
-        for name, value in found.items():
-            assert value.shape == network.described[name]
-            assert error(value, truth[name]) <= ALLOWED[algorithm] * largest[name] + 4 * EPS, name
+    compute = partial(planned, network.describe, network.weights, network.images, algorithm=algorithm, **how)
+    network.require_right(compute, asked, ALLOWED[algorithm])
 
 
 def unit_by_hand(inputs: Handle, *, kernel: int, rate: int) -> Handle:
