@@ -5,12 +5,12 @@ Most inputs are small whole numbers: their sums of products are exact in any ord
 
 import itertools
 import math
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 from cuda_on_cpu.runtime import EmulatedRuntime
+from gpu_convolved import COLS, ROWS, computed, runtime_of, tensors, with_everything
 from launches import Recorder, Shaped
 from numpy.typing import NDArray
 from planned import defined, whole
@@ -18,35 +18,17 @@ from planned import defined, whole
 from resnet_ref import kernels
 from resnet_ref.errors import DeviceError
 from resnet_ref.kernels.conv2d import gpu
-from resnet_ref.kernels.conv2d.gpu import NOTHING, Epilogue, conv2d_into, source_of, workspace_size
+from resnet_ref.kernels.conv2d.gpu import NOTHING, conv2d_into, source_of, workspace_size
 from resnet_ref.kernels.conv2d.tiles import TILES, Tile, Way, k_per_split
 from resnet_ref.kernels.cuda.launch import Launch
 from resnet_ref.kernels.geometry import Window, fixed, same, valid
 
 Array = NDArray[Any]
 LARGE, WIDE, SQUARE, SMALL = TILES["float32"]
-# In each axis another size, stride, rate and padding.
-ROWS, COLS = Window(3, 2, 1, 1, 2), Window(2, 1, 3, 2, 0)
-
-
-@cache
-def runtime_of(order: int) -> EmulatedRuntime:
-    return EmulatedRuntime(order=order)
 
 
 def way_of(tile: Tile, splits: int = 1) -> Way:
     return Way("float32", tile, splits)
-
-
-def computed(way: Way, x: Array, w: Array, rows: Window, cols: Window, *, order: int = 0, **epilogue: Any) -> Array:
-    """By the way, with the arrays of the epilogue in NumPy."""
-    runtime = runtime_of(order)
-    there = {name: runtime.upload(a) if isinstance(a, np.ndarray) else a for name, a in epilogue.items()}
-    y = runtime.empty((x.shape[0], rows.out(x.shape[1]), cols.out(x.shape[2]), w.shape[3]), np.float32)
-    needed = workspace_size(way, y.size // w.shape[3], w.shape[3])
-    workspace = runtime.empty((needed,), np.float32) if needed else None
-    conv2d_into(runtime, runtime.upload(x), runtime.upload(w), rows, cols, Epilogue(**there), y, way, workspace)
-    return runtime.download(y)
 
 
 def require_equal(way: Way, x: Array, w: Array, rows: Window, cols: Window, *, order: int = 0, **epilogue: Any) -> None:
@@ -55,20 +37,9 @@ def require_equal(way: Way, x: Array, w: Array, rows: Window, cols: Window, *, o
     np.testing.assert_array_equal(got, defined(x, w, rows, cols, **epilogue))
 
 
-def tensors(seed: int, x: tuple[int, ...], rows: Window, cols: Window, f: int) -> tuple[Array, Array, Window, Window]:
-    """Whole numbers, and the windows."""
-    rng = np.random.default_rng(seed)
-    return whole(rng, *x), whole(rng, rows.size, cols.size, x[3], f), rows, cols
-
-
-def with_everything(x: Array, w: Array, rows: Window, cols: Window, stride: int = 1) -> dict[str, Any]:
+def bounded(given: tuple[Array, Array, Window, Window], stride: int = 1) -> dict[str, Any]:
     """An epilogue whose every part matters."""
-    rng = np.random.default_rng(5)
-    shape = (x.shape[0], rows.out(x.shape[1]), cols.out(x.shape[2]), w.shape[3])
-    # The last row and column of pixels that the stride reaches may be followed by others.
-    residual = whole(rng, shape[0], shape[1] * stride, shape[2] * stride - stride + 1, shape[3])
-    options = {"residual": residual, "residual_stride": stride, "bound": 9.0, "activation": "relu6"}
-    return {"bias": whole(rng, w.shape[3]), **options}
+    return {**with_everything(*given, stride=stride), "bound": 9.0}
 
 
 @pytest.mark.parametrize("is_point", [False, True], ids=["taps", "point"])
@@ -85,7 +56,7 @@ def test_every_tile_equals_the_definition_on_less_and_more_than_it_holds(
     many = tensors(1, (2, 2 * tile.bm // 9 + 1, 9, 2 * c if is_point else c), rows, cols, f)
     few = tensors(2, (2, 5, 4, 4 if c_by_four else 3), rows, cols, 8 if f_by_four else 5)
     for given, splits in itertools.product((many, few), (1, 2)):
-        require_equal(way_of(tile, splits), *given, **with_everything(*given))
+        require_equal(way_of(tile, splits), *given, **bounded(given))
 
 
 @pytest.mark.parametrize("order", [0, 1, 7])
@@ -93,7 +64,7 @@ def test_every_tile_equals_the_definition_on_less_and_more_than_it_holds(
 def test_splits_sum_every_step_once_in_any_order_of_threads_and_blocks(splits: int, order: int) -> None:
     """Nine steps, of which not all splits have as many; one step, of which most splits have none."""
     for given in (tensors(3, (2, 5, 6, 12), ROWS, COLS, 72), tensors(4, (1, 3, 3, 4), valid(1), valid(1), 8)):
-        require_equal(way_of(SQUARE, splits), *given, order=order, **with_everything(*given, stride=2))
+        require_equal(way_of(SQUARE, splits), *given, order=order, **bounded(given, stride=2))
 
 
 def test_results_are_the_same_bits_in_any_order_of_threads_and_blocks() -> None:
@@ -128,7 +99,7 @@ def test_windows_of_any_size_stride_rate_and_padding(windows: tuple[Window, Wind
 @pytest.mark.parametrize("f", [5, 8])
 def test_the_residual_is_read_with_its_stride(f: int, splits: int, stride: int) -> None:
     given = tensors(8, (2, 6, 5, 12), same(6, 3), same(5, 2), f)
-    epilogue = {**with_everything(*given, stride=stride), "activation": None, "bound": 1e9}
+    epilogue = {**bounded(given, stride), "activation": None, "bound": 1e9}
     require_equal(way_of(SQUARE, splits), *given, **epilogue)
 
 

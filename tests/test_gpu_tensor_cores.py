@@ -4,16 +4,15 @@ The instructions are those of cuda_on_cpu/tensor_core.h. Small whole numbers are
 """
 
 import itertools
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
-from cuda_on_cpu.runtime import EmulatedRuntime
+from gpu_convolved import COLS, ROWS, computed, tensors, with_everything
 from numpy.typing import NDArray
-from planned import defined, whole
+from planned import defined
 
-from resnet_ref.kernels.conv2d.gpu import Epilogue, conv2d_into, source_of, workspace_size
+from resnet_ref.kernels.conv2d.gpu import source_of
 from resnet_ref.kernels.conv2d.tiles import BFLOAT16, TF32, TF32X3, TILES, Tile, Way
 from resnet_ref.kernels.geometry import Window, fixed, same, valid
 
@@ -23,42 +22,14 @@ STATIC_SHARED = 48 << 10  # bytes of a block that no launcher has to ask for
 LARGEST = np.finfo(np.float32).max
 EPS = float(np.finfo(np.float32).eps)
 POINT = valid(1)
-# In each axis another size, stride, rate and padding.
-ROWS, COLS = Window(3, 2, 1, 1, 2), Window(2, 1, 3, 2, 0)
 HALF = {TF32: 2.0**-11, BFLOAT16: 2.0**-8}  # of a unit in the last place, for numbers in [1, 2)
-
-
-@cache
-def runtime_of(order: int) -> EmulatedRuntime:
-    return EmulatedRuntime(order=order)
-
-
-def computed(way: Way, x: Array, w: Array, rows: Window, cols: Window, *, order: int = 0, **epilogue: Any) -> Array:
-    """By the way, with the arrays of the epilogue in NumPy."""
-    runtime = runtime_of(order)
-    there = {name: runtime.upload(a) if isinstance(a, np.ndarray) else a for name, a in epilogue.items()}
-    y = runtime.empty((x.shape[0], rows.out(x.shape[1]), cols.out(x.shape[2]), w.shape[3]), np.float32)
-    needed = workspace_size(way, y.size // w.shape[3], w.shape[3])
-    workspace = runtime.empty((needed,), np.float32) if needed else None
-    conv2d_into(runtime, runtime.upload(x), runtime.upload(w), rows, cols, Epilogue(**there), y, way, workspace)
-    return runtime.download(y)
 
 
 def require_equal(way: Way, x: Array, w: Array, rows: Window, cols: Window, **options: Any) -> None:
     """To the definition, to the last bit, with an epilogue whose every part matters."""
-    rng = np.random.default_rng(5)
-    shape = (x.shape[0], rows.out(x.shape[1]), cols.out(x.shape[2]), w.shape[3])
-    residual = whole(rng, shape[0], shape[1] * 2, shape[2] * 2 - 1, shape[3])
-    epilogue = {"residual": residual, "residual_stride": 2, "bound": 9.0, "activation": "relu6"}
-    epilogue["bias"] = whole(rng, shape[3])
+    epilogue = {**with_everything(x, w, rows, cols), "bound": 9.0}
     got = computed(way, x, w, rows, cols, **epilogue, **options)
     np.testing.assert_array_equal(got, defined(x, w, rows, cols, **epilogue))
-
-
-def tensors(seed: int, x: tuple[int, ...], rows: Window, cols: Window, f: int) -> tuple[Array, Array, Window, Window]:
-    """Whole numbers, and the windows."""
-    rng = np.random.default_rng(seed)
-    return whole(rng, *x), whole(rng, rows.size, cols.size, x[3], f), rows, cols
 
 
 def to_bits(value: Array, bits: int, *, ties_to_even: bool = False) -> Array:

@@ -1,25 +1,24 @@
-"""The rungs of conv2d/ladder on a gpu: each computes the definition, and loads from memory what its text says.
+"""The rungs of conv2d/ladder on a gpu: each computes the definition. What they load from memory:
+test_ladder_gpu_loads.py.
 
 Inputs are small whole numbers: their sums of products are exact in any order, and on tensor cores. The emulated device
 looks at every access.
 """
 
-import ctypes
 import difflib
 import itertools
 import math
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
-from cuda_on_cpu.compile import library
 from cuda_on_cpu.memory import DeviceArray
 from cuda_on_cpu.runtime import EmulatedRuntime
+from gpu_convolved import COLS, ROWS, runtime_of, tensors, uploaded, with_everything
 from launches import Recorder, Shaped
 from numpy.typing import NDArray
-from planned import defined, whole
+from planned import defined
 from tiers import Gpus
 
 from resnet_ref.errors import DeviceError
@@ -33,8 +32,6 @@ Array = NDArray[Any]
 RUNGS = one_thread, coalesced, shared_tiles, register_tiles, implicit_gemm, tensor_cores = ladder(GPU)
 OWN = RUNGS[:4]  # with a kernel of their own
 PRODUCTION = {implicit_gemm: "float32", tensor_cores: "tf32x3"}
-# In each axis another size, stride, rate and padding.
-ROWS, COLS = Window(3, 2, 1, 1, 2), Window(2, 1, 3, 2, 0)
 WINDOWS = {
     "1x1": (valid(1), valid(1)),
     "1x1/3x2 in padding": (Window(1, 3, before=2, after=1), Window(1, 2, after=1)),
@@ -48,33 +45,13 @@ WINDOWS = {
 every_rung = pytest.mark.parametrize("rung", RUNGS, ids=lambda rung: rung.file)
 
 
-@cache
-def runtime_of(order: int) -> EmulatedRuntime:
-    return EmulatedRuntime(order=order)
-
-
 def computed(rung: Rung, x: Array, w: Array, rows: Window, cols: Window, order: int = 0, **epilogue: Any) -> Array:
     """By the rung, with arrays in NumPy."""
     runtime = runtime_of(order)
-    there = {name: runtime.upload(a) if isinstance(a, np.ndarray) else a for name, a in epilogue.items()}
+    there = uploaded(runtime, epilogue)
     y = rung.tier(runtime).conv2d(runtime.upload(x), runtime.upload(w), rows, cols, **there)
     assert epilogue.get("out") is None or y is there["out"]
     return runtime.download(y)
-
-
-def tensors(seed: int, x: tuple[int, ...], rows: Window, cols: Window, f: int) -> tuple[Array, Array, Window, Window]:
-    """Whole numbers, and the windows."""
-    rng = np.random.default_rng(seed)
-    return whole(rng, *x), whole(rng, rows.size, cols.size, x[3], f), rows, cols
-
-
-def with_everything(x: Array, w: Array, rows: Window, cols: Window, stride: int = 2) -> dict[str, Any]:
-    """An epilogue whose every part matters."""
-    rng = np.random.default_rng(5)
-    shape = (x.shape[0], rows.out(x.shape[1]), cols.out(x.shape[2]), w.shape[3])
-    # The last row of pixels that the stride reaches is followed by others, the last column is not.
-    residual = whole(rng, shape[0], shape[1] * stride, shape[2] * stride - stride + 1, shape[3])
-    return {"bias": whole(rng, w.shape[3]), "residual": residual, "residual_stride": stride, "activation": "relu6"}
 
 
 @pytest.mark.parametrize("windows", WINDOWS.values(), ids=WINDOWS)
@@ -167,7 +144,7 @@ def test_the_top_rungs_launch_what_production_launches(rung: Rung) -> None:
         ways = (lambda *args, runtime, **options: rung.tier(runtime).conv2d(*args, **options)), gpu.conv2d
         for how in ways:
             runtime = Recording()
-            there = {name: runtime.upload(a) if isinstance(a, np.ndarray) else a for name, a in epilogue.items()}
+            there = uploaded(runtime, epilogue)
             options = {} if how is ways[0] else {"precision": PRODUCTION[rung]}
             how(*map(runtime.upload, given[:2]), *windows, **there, runtime=runtime, **options)
             seen.append([described(launch) for launch in runtime.launches])
@@ -236,167 +213,6 @@ def test_from_the_first_rung_to_the_second_one_line_of_the_kernel_changes() -> N
     first, second = (text.replace("conv_one_thread", "conv_coalesced").splitlines() for text in texts)
     changed = [line for line in difflib.ndiff(first, second) if line[0] in "+-"]
     assert [line[0] for line in changed] == ["-", "+"]
-
-
-# What kernels load. Each text is compiled with a __ldg that notes its address before it reads.
-NOTING = """
-extern "C" __attribute__((visibility("default"))) long long *noted = (long long *)1;
-static __attribute__((no_sanitize("thread"), noinline)) void note(const void *address, int bytes)
-{
-    noted[0] = blockIdx.x + (long long)gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
-    noted[1] = threadIdx.x;
-    noted[2] = (long long)address;
-    noted[3] = bytes;
-    noted += 4;
-}
-template <class T>
-static T noting(const T *address)
-{
-    note(address, sizeof(T));
-    return *address;
-}
-#define __ldg noting
-"""
-MOST_NOTES = 1 << 20
-SECTOR = 32  # bytes
-
-
-class Noting(NamedTuple):
-    """A source whose loads are noted."""
-
-    file: str
-    text: str
-    options: tuple[str, ...]
-
-
-class Loads(NamedTuple):
-    """Of one array by one kernel. requests: loads by whole warps. sectors: that each of them touches, together."""
-
-    numbers: int
-    requests: int
-    sectors: int
-
-
-class Noted(EmulatedRuntime):
-    """Notes the loads of every kernel: {(kernel, number of the argument): Loads}."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loads: dict[tuple[str, int], Loads] = {}
-
-    def launch(self, launch: Launch) -> None:
-        noting = Noting(launch.source.file, NOTING + launch.source.text, launch.source.options)
-        pointer = ctypes.c_void_p.in_dll(library(noting, True)._library, "noted")
-        notes = np.zeros((MOST_NOTES, 4), np.int64)
-        pointer.value = notes.ctypes.data
-        super().launch(launch._replace(source=noting))  # type: ignore[arg-type]
-        self.synchronize()
-        assert pointer.value is not None
-        notes = notes[: (pointer.value - notes.ctypes.data) // notes[0].nbytes]
-        for i, argument in enumerate(launch.arguments):
-            if isinstance(argument, DeviceArray):
-                begin = argument.allocation.bytes.ctypes.data + argument.place.offset
-                of_it = notes[(notes[:, 2] >= begin) & (notes[:, 2] < begin + argument.nbytes)]
-                if len(of_it):
-                    self.loads[launch.kernel, i] = loads(of_it)
-
-
-def loads(notes: Array) -> Loads:
-    """What the threads of a warp load by the same instruction is one request."""
-    block, thread, address, size = notes.T
-    of_thread = block * 1024 + thread
-    order = np.argsort(of_thread, kind="stable")
-    block, thread, address, size = notes[order].T
-    begins = np.flatnonzero(np.diff(of_thread[order], prepend=-1))
-    turn = np.arange(len(notes)) - np.repeat(begins, np.diff(begins, append=len(notes)))
-    request = (block * 32 + thread // 32) * len(notes) + turn
-    touched = np.unique(np.stack([request, address // SECTOR]), axis=1)  # fours never cross a sector
-    return Loads(int(size.sum()) // 4, len(np.unique(request)), touched.shape[1])
-
-
-# M = 128 pixels, none of whose windows reaches outside, K = 32, F = 64. A rung reads the residual just where it then
-# writes y, so that its loads tell of the writes.
-TAPS, ONE = Window(2), Window(1)
-M, K, F = 128, 32, 64
-
-
-@cache
-def loads_of(rung: Rung) -> dict[tuple[str, int], Loads]:
-    given = tensors(11, (1, 5, 32, 16), TAPS, ONE, F)
-    epilogue = {**with_everything(*given, stride=1), "bias": None}
-    runtime = Noted()
-    there = {name: runtime.upload(a) if isinstance(a, np.ndarray) else a for name, a in epilogue.items()}
-    y = rung.tier(runtime).conv2d(*map(runtime.upload, given[:2]), TAPS, ONE, **there)
-    want = defined(*given, **epilogue)
-    assert want.shape == (1, 4, 32, F)
-    assert given[1].size == K * F
-    np.testing.assert_array_equal(runtime.download(y), want)
-    return runtime.loads
-
-
-LEFT, WEIGHTS, RESIDUAL = 0, 1, 3  # arguments; the left factor is x, or the matrix
-
-
-def per_request(rung: Rung, kernel: str) -> list[float]:
-    """The sectors that a warp touches at a time in the left factor, in the weights, and in the residual."""
-    found = [loads_of(rung)[kernel, array] for array in (LEFT, WEIGHTS, RESIDUAL)]
-    return [one.sectors / one.requests for one in found]
-
-
-def test_a_warp_of_the_first_rung_touches_33_sectors_for_32_products_and_one_of_the_second_5() -> None:
-    assert per_request(one_thread, "conv_one_thread") == [32, 1, 32]
-    assert per_request(coalesced, "conv_coalesced") == [1, 4, 4]
-
-
-def test_from_8_channels_on_each_number_of_x_that_a_warp_of_the_first_rung_loads_has_a_sector_of_its_own() -> None:
-    for channels, sectors in ((4, 16), (8, 32), (64, 32)):
-        x, w, *windows = tensors(12, (1, 1, 32, channels), ONE, ONE, 1)
-        runtime = Noted()
-        one_thread.tier(runtime).conv2d(runtime.upload(x), runtime.upload(w), *windows)
-        found = runtime.loads["conv_one_thread", LEFT]
-        assert found.sectors / found.requests == sectors
-
-
-def test_tiles_are_fetched_and_outputs_written_in_the_fewest_sectors() -> None:
-    assert per_request(shared_tiles, "conv_shared_tiles") == [4, 4, 4]
-    assert per_request(register_tiles, "conv_register_tiles") == [4, 4, 4]
-
-
-def test_a_number_is_loaded_as_often_as_the_texts_say() -> None:
-    """Of the left factor M * K numbers are multiplied, of the weights K * F."""
-    for rung, bm, bn in (
-        (one_thread, 1, 1),
-        (coalesced, 1, 1),
-        (shared_tiles, 32, 32),
-        (register_tiles, register_tiles.module.BM, register_tiles.module.BN),
-    ):
-        found = loads_of(rung)
-        kernel = f"conv_{rung.file}"
-        left, weights = found[kernel, LEFT].numbers, found[kernel, WEIGHTS].numbers
-        assert (left, weights) == (M * K * F // bn, K * F * M // bm)
-        assert (left + weights) / (M * K * F) == 1 / bm + 1 / bn
-        matrix = found.get(("im2col", 0))
-        assert (matrix.numbers if matrix else 0) == (M * K if bm > 1 else 0)
-
-
-def test_production_gathers_x_in_fours_and_makes_no_matrix() -> None:
-    way = gpu.ways(runtime_of(0), (1, 5, 32, 16), (2, 1, 16, F), TAPS, ONE)[0]
-    found = loads_of(implicit_gemm)
-    assert {kernel for kernel, _ in found} == {"conv_float32"}
-    x, weights = found["conv_float32", LEFT], found["conv_float32", WEIGHTS]
-    assert (x.numbers, weights.numbers) == (M * K * F // way.tile.bn, K * F * M // way.tile.bm)
-    for one in (x, weights):
-        assert one.requests * 32 * 4 == one.numbers  # a thread four, a warp 512 bytes
-        assert one.sectors * SECTOR == one.numbers * 4
-
-
-def test_from_rung_to_rung_fewer_sectors_are_touched() -> None:
-    """By what is loaded, and by im2col when it writes the matrix, whose sectors are written whole."""
-    sectors = [sum(one.sectors for one in loads_of(rung).values()) for rung in (*OWN, implicit_gemm)]
-    for i, rung in enumerate(OWN):
-        sectors[i] += M * K * 4 // SECTOR if ("im2col", 0) in loads_of(rung) else 0
-    assert sectors == sorted(sectors, reverse=True)
-    assert sectors[0] > 6 * sectors[1] > 60 * sectors[2]
 
 
 def test_the_sanitizers_script_climbs_the_ladder(monkeypatch: pytest.MonkeyPatch) -> None:
