@@ -8,15 +8,13 @@ from typing import NamedTuple
 
 from resnet_ref.elsewhere import exported, keras, torchvision
 from resnet_ref.elsewhere.translation import Translation
-from resnet_ref.errors import CheckpointError
 from resnet_ref.weights.checkpoint import open_checkpoint
 from resnet_ref.weights.elsewhere.keras_h5 import KerasFile
 from resnet_ref.weights.elsewhere.safetensors_file import SafetensorsFile
 from resnet_ref.weights.elsewhere.torch_zip import TorchZip
-from resnet_ref.weights.hdf5 import SEALED
+from resnet_ref.weights.hdf5 import MAGIC, SEALED
 from resnet_ref.weights.named_arrays import NamedArrays
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK\x03\x04"
 _KERAS_MEMBER = b"model.weights.h5"  # in the directory that ends a .keras file
 _SAFETENSORS = re.compile(rb"[\x00-\xff]{8}\{", re.DOTALL)
@@ -38,9 +36,7 @@ def open_arrays(path: str | os.PathLike[str]) -> Opened:
     CheckpointError where it can be none of these. To be closed by whoever called, as a context manager.
     """
     start, end = _ends(Path(path))
-    if start.startswith(SEALED):
-        raise CheckpointError(f"{path} is a weights file of resnet-ref already; it can be used, or exported, as it is")
-    if start.startswith(_HDF5) or (start.startswith(_ZIP) and _KERAS_MEMBER in end):
+    if start.startswith((MAGIC, SEALED)) or (start.startswith(_ZIP) and _KERAS_MEMBER in end):
         return Opened(KerasFile(path), keras.translate)
     if start.startswith(_ZIP) or _PICKLE.match(start):
         return Opened(TorchZip(Path(path)), torchvision.translate)

@@ -17,6 +17,8 @@ from resnet_ref.opening import open_arrays
 from resnet_ref.random_weights import random_variables
 from resnet_ref.weights.checkpoint.bundle_writer import bundle_files, write_bundle
 
+ROOT = Path(__file__).parents[1]
+DIGITS, RECORDING = ROOT / "weights/digits.h5", ROOT / "tests/recorded/digits_recording.h5"
 UNITS = (3, 4, 6, 3)
 NARROW = Network("resnet_v1_50", {"num_classes": 7, "depth_multiplier": 0.05})
 
@@ -130,10 +132,17 @@ def test_options_that_make_another_network_of_it_are_refused(torchvision_file: P
     assert made.network.arguments["output_stride"] == 16
 
 
-def test_a_weights_file_is_one_already(tmp_path: Path, run: Run, tiny_file: Path) -> None:
-    status, out, err = run("convert", tiny_file, tmp_path / "w.h5")
-    assert (status, out) == (2, "")
-    assert "is a weights file of resnet-ref already" in err
+def test_what_this_package_wrote_is_named(tmp_path: Path, run: Run, tiny_file: Path) -> None:
+    """Sealed and, as all were before version 2, not."""
+    name = "is a weights file of resnet-ref already; it can be used, or exported, as it is"
+    recording = "is no weights file but a 'resnet-ref recording'"
+    for path, said in ((tiny_file, name), (DIGITS, name), (RECORDING, recording)):
+        status, out, err = run("convert", path, tmp_path / "w.h5")
+        assert (status, out) == (2, "")
+        assert f"{path} {said}" in err
+    damaged = tmp_path / "damaged.h5"
+    damaged.write_bytes(tiny_file.read_bytes()[:-1])
+    assert "is damaged: it has" in run("convert", damaged, tmp_path / "w.h5")[2]
 
 
 @pytest.mark.parametrize(

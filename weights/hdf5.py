@@ -22,7 +22,7 @@ from resnet_ref.weights.interruption import uninterrupted
 
 # Since HDF5 1.10 attributes may be longer than 64 KiB.
 _LIBRARY = ("v110", "v110")
-_MAGIC = b"\x89HDF\r\n\x1a\n"
+MAGIC = b"\x89HDF\r\n\x1a\n"
 _DEEPEST = 16
 _MOST_ITEMS = 1 << 16  # a network of 2,000 units has fewer
 _LONGEST_TEXT = 8 << 20
@@ -83,8 +83,8 @@ def _verified(path: Path, error: type[ResnetRefError], advice: str) -> h5py.File
             start = raw.read(_SEAL_BYTES)
             if start.startswith(SEALED):
                 _verify(path, raw, start, error, advice)
-            elif not start.startswith(_MAGIC):
-                found, wanted = start[: len(_MAGIC)].hex(" "), _MAGIC.hex(" ")
+            elif not start.startswith(MAGIC):
+                found, wanted = start[: len(MAGIC)].hex(" "), MAGIC.hex(" ")
                 raise error(f"{path} is no HDF5 file: it begins with {found}, expected {wanted}; {advice}")
             file = h5py.File(path, "r")
             if _identity(os.fstat(file.id.get_vfd_handle())) == before:
@@ -99,7 +99,7 @@ def needs_care(path: Path) -> bool:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
         with open(path, "rb") as raw:
-            return raw.read(len(_MAGIC)) == _MAGIC
+            return raw.read(len(MAGIC)) == MAGIC
     except (OSError, ValueError):
         return False
 

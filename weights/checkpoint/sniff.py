@@ -15,7 +15,7 @@ _TAR_MAGIC_AT = 257
 TABLE_START = re.compile(rb"\x00\x00[\x80-\xff]{0,4}[\x00-\x7f][\x08\x0a]")
 
 _ADVICE = {
-    b"\x89HDF\r\n\x1a\n": "an HDF5 file (a weights file, or Keras' .h5): use it directly as a weights file",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file: use it directly as a weights file; Keras' are converted by their own name",
     b"PK\x03\x04": "a zip file (Keras' .keras, NumPy's .npz or PyTorch's .pth, perhaps): save a TensorFlow checkpoint",
     b"\x89PNG": "a PNG image: name the checkpoint instead",
     b"\xff\xd8\xff": "a JPEG image: name the checkpoint instead",

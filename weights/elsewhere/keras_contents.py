@@ -20,6 +20,7 @@ import h5py
 from resnet_ref.errors import CheckpointError
 from resnet_ref.weights.elsewhere.keras_names import container
 from resnet_ref.weights.hdf5 import incomplete, opened, plain_datasets
+from resnet_ref.weights.store import FORMAT
 
 ADVICE = "take it from its source again, or save it with Keras again"
 MEMBER = "model.weights.h5"
@@ -60,7 +61,16 @@ def contents(path: str) -> Contents:
         with _unzipped(path) as (file, start, size, config):
             return _listed(path, file, start, size)._replace(config=config)
     with opened(path, CheckpointError, ADVICE) as file:
+        _require_not_ours(path, _text(file, "format") or "")
         return _listed(path, file, 0, os.path.getsize(path))
+
+
+def _require_not_ours(path: str, format: str) -> None:
+    """CheckpointError for what this package wrote: HDF5 too, with an attribute that says so."""
+    if format == FORMAT:
+        raise CheckpointError(f"{path} is a weights file of resnet-ref already; it can be used, or exported, as it is")
+    if format.startswith(FORMAT.split()[0]):
+        raise CheckpointError(f"{path} is no weights file but a {format[:100]!r}; name the weights instead")
 
 
 def _is_zip(path: str) -> bool:
