@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from resnet_ref.errors import WeightsError
 from resnet_ref.weights.description import Description
 from resnet_ref.weights.differences import differences, listed
+from resnet_ref.weights.finite import not_finite
 from resnet_ref.weights.hdf5 import (
     creating,
     incomplete,
@@ -151,9 +152,8 @@ def _as_float32(where: str, name: str, value: Array) -> Array:
 
 
 def _require_finite(where: str, array: Array) -> None:
-    if not np.isfinite(array).all():
-        position = np.unravel_index(int(np.argmin(np.isfinite(array))), array.shape)
+    if bad := not_finite(array):
         raise WeightsError(
-            f"{where} holds {array[position]} at {[int(i) for i in position]}; expected finite float32 numbers. "
+            f"{where} holds {bad}; expected finite float32 numbers. "
             "A diverged training gives these: take an earlier checkpoint"
         )

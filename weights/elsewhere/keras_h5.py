@@ -19,6 +19,7 @@ from resnet_ref.weights.checkpoint.variable import Variable
 from resnet_ref.weights.elsewhere.keras_contents import ADVICE, Contents, Stored, contents
 from resnet_ref.weights.elsewhere.keras_names import container, names, titles_of
 from resnet_ref.weights.elsewhere.opening import known, require_file
+from resnet_ref.weights.finite import not_finite
 from resnet_ref.weights.named_arrays import File
 
 _BFLOAT16 = dtype_of(14)
@@ -74,7 +75,8 @@ class KerasFile:
             raise CheckpointError(f"{self.path}: {name} has {len(data)} bytes, expected {stored.nbytes}; {ADVICE}")
         array = np.frombuffer(data, on_disk).reshape(stored.shape)
         array = to_array(array, _BFLOAT16) if stored.dtype == "bfloat16" else array.astype(on_disk.newbyteorder("="))
-        _require_finite(f"{self.path}: {name}", array)
+        if bad := not_finite(array):
+            raise CheckpointError(f"{self.path}: {name} holds {bad}; expected finite numbers")
         return array
 
     def __enter__(self) -> Self:
@@ -114,10 +116,3 @@ def _variable(stored: Stored) -> Variable:
         return Variable(stored.dtype[1:-1], stored.shape, 0, stored.dtype[1:-1])
     dtype = np.dtype(stored.dtype).newbyteorder("=")
     return Variable(dtype, stored.shape, stored.nbytes, dtype.name)
-
-
-def _require_finite(where: str, array: NDArray[Any]) -> None:
-    bad = ~np.isfinite(array)
-    if bad.any():
-        position = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), array.shape))
-        raise CheckpointError(f"{where} holds {array[position]} at {list(position)}; expected finite numbers")
