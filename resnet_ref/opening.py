@@ -12,7 +12,7 @@ from resnet_ref.weights.checkpoint import open_checkpoint
 from resnet_ref.weights.elsewhere.keras_h5 import KerasFile
 from resnet_ref.weights.elsewhere.safetensors_file import SafetensorsFile
 from resnet_ref.weights.elsewhere.torch_zip import TorchZip
-from resnet_ref.weights.hdf5 import MAGIC, SEALED
+from resnet_ref.weights.hdf5 import is_hdf5
 from resnet_ref.weights.named_arrays import NamedArrays
 
 _ZIP = b"PK\x03\x04"
@@ -36,7 +36,7 @@ def open_arrays(path: str | os.PathLike[str]) -> Opened:
     CheckpointError where it can be none of these. To be closed by whoever called, as a context manager.
     """
     start, end = _ends(Path(path))
-    if start.startswith((MAGIC, SEALED)) or (start.startswith(_ZIP) and _KERAS_MEMBER in end):
+    if is_hdf5(path) or (start.startswith(_ZIP) and _KERAS_MEMBER in end):
         return Opened(KerasFile(path), keras.translate)
     if start.startswith(_ZIP) or _PICKLE.match(start):
         return Opened(TorchZip(Path(path)), torchvision.translate)

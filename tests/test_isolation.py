@@ -14,13 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from conftest import Run
 from recordings import record_definition
 
-from resnet_ref import errors, load_weights
-from resnet_ref.cli import options
+from resnet_ref import errors, load_weights, weights_file
 from resnet_ref.errors import CheckpointError, ImageError, ResnetRefError, WeightsError
 from resnet_ref.isolation import Pool, isolated
 
@@ -311,29 +311,41 @@ def unsealed(file: Path, folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "command", ["classify {photo}", "features {photo} -o {folder}/f.h5", "summary", "trace {photo} --profile"]
-)
-def test_on_the_command_line_a_file_without_a_seal_takes_no_more_than_a_child_with_it(
-    tiny_file: Path, tmp_path: Path, photos: list[Path], run: Run, monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
-    path = unsealed(tiny_file, tmp_path)
-    monkeypatch.setattr(options, "load_weights", crash)
-    words = [word.format(photo=photos[0], folder=tmp_path) for word in command.split()]
-    status, out, err = run(*words, "--weights", path)
+COMMANDS = [
+    "classify {photo} --weights {weights}", "features {photo} -o {folder}/f.h5 --weights {weights}",
+    "summary --weights {weights}", "trace {photo} --profile --weights {weights}", "bench --weights {weights}",
+    "verify {weights} recorded.h5", "export {weights} {folder}/w.safetensors", "record {weights} {photo} -o r.h5",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_on_the_command_line_a_weights_file_takes_no_more_than_a_child_with_it(
+    tiny_file: Path, tmp_path: Path, photos: list[Path], run: Run, monkeypatch: pytest.MonkeyPatch, command: str,
+    is_sealed: bool,
+) -> None:  # fmt: skip
+    path = tiny_file if is_sealed else unsealed(tiny_file, tmp_path)
+    monkeypatch.setattr(weights_file, "contents", crash)
+    status, out, err = run(*(word.format(photo=photos[0], folder=tmp_path, weights=path) for word in command.split()))
     assert (status, out) == (2, "")
     assert err.startswith(f"resnet-ref: {path} {DIED}")
     assert len(err.splitlines()) == 1
 
 
-def test_a_child_and_this_process_read_the_same(
-    tiny_file: Path, tmp_path: Path, photos: list[Path], run: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_what_is_read_apart_is_the_same_and_libhdf5_is_not_asked_here(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_sealed: bool
 ) -> None:
-    there = run("classify", *photos, "--weights", unsealed(tiny_file, tmp_path), "--device", "cpu")
-    monkeypatch.setattr(options, "isolated", fail)
-    here = run("classify", *photos, "--weights", tiny_file, "--device", "cpu")
-    assert there == here
-    assert there[0] == 0
+    path = tiny_file if is_sealed else unsealed(tiny_file, tmp_path)
+    here = load_weights(path)
+    monkeypatch.setattr(h5py, "File", fail)
+    there = weights_file.load_weights_apart(path)
+    assert list(there) == list(here)
+    for name, array in here.items():
+        assert there[name].dtype == array.dtype
+        assert there[name].tobytes() == array.tobytes()
+    for said in ("network", "labels", "preprocessing", "source", "written_by", "path"):
+        assert getattr(there, said) == getattr(here, said)
 
 
 def test_a_recording_is_read_by_a_child_before_it_is_read_here(

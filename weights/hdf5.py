@@ -1,37 +1,25 @@
-"""Creates HDF5 files whole or not at all, and reads text from them without trusting it.
+"""Creates HDF5 files whole or not at all, and reads text from them without trusting it."""
 
-A sealed file begins with 512 bytes of text that HDF5 leaves to its users: a magic line, a version, the file's size, and
-the SHA-256 of all that follows. It is verified before libhdf5 sees a byte, so a flipped bit anywhere is one error.
-"""
-
-import hashlib
 import io
-import os
-import re
-import stat
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import h5py
 import numpy as np
 
 from resnet_ref.errors import ResnetRefError, WeightsError
+from resnet_ref.weights import seal
 from resnet_ref.weights.atomic import replacing
 from resnet_ref.weights.interruption import uninterrupted
+from resnet_ref.weights.plain_file import Identity, Path, identity, open_plain
 
 # Since HDF5 1.10 attributes may be longer than 64 KiB.
 _LIBRARY = ("v110", "v110")
-MAGIC = b"\x89HDF\r\n\x1a\n"
+_MAGIC = b"\x89HDF\r\n\x1a\n"
 _DEEPEST = 16
 _MOST_ITEMS = 1 << 16  # a network of 2,000 units has fewer
 _LONGEST_TEXT = 8 << 20
-_TIMES = 10  # that a file may be replaced while it is opened
-SEALED = b"resnet-ref sealed HDF5\n"
-_SEAL_VERSION = 2
-_SEAL_BYTES = 512  # the smallest user block there is
-
-Path = str | os.PathLike[str]
 
 
 @contextmanager
@@ -42,16 +30,16 @@ def creating(path: Path, sealed: bool = False) -> Iterator[h5py.File]:
     """
     with replacing(path) as part, _Patient(part, "r+b") as raw:
         with uninterrupted():
-            file = h5py.File(raw, "w", libver=_LIBRARY, userblock_size=_SEAL_BYTES if sealed else None)
+            file = h5py.File(raw, "w", libver=_LIBRARY, userblock_size=seal.BYTES if sealed else None)
         try:
             yield file
         finally:
             with uninterrupted():
                 file.close()
         if sealed and raw.error is None:
-            seal = _seal(raw)
+            made = seal.seal(raw)
             raw.seek(0)
-            raw.write(seal)
+            raw.write(made)
         if raw.error is not None:
             raise raw.error
 
@@ -60,13 +48,15 @@ def creating(path: Path, sealed: bool = False) -> Iterator[h5py.File]:
 def opened(path: Path, error: type[ResnetRefError], advice: str) -> Iterator[h5py.File]:
     """An HDF5 file for reading; `error`, which names the file and gives `advice`, where it is none.
 
-    What HDF5 itself raises over damage, inside the block too, becomes that error.
+    What HDF5 itself raises over damage, inside the block too, becomes that error. A seal is not looked at.
     """
     try:
-        with closing(_verified(path, error, advice)) as file:
-            before = _identity(os.fstat(file.id.get_vfd_handle()))
+        with open_plain(path, error, advice) as raw:
+            require_hdf5(path, raw, error, advice)
+        with h5py.File(path, "r") as file:
+            before = identity_of(file)
             yield file
-            changed = before != _identity(os.fstat(file.id.get_vfd_handle()))
+            changed = before != identity_of(file)
     except ResnetRefError:
         raise
     except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as problem:  # words for damage
@@ -75,79 +65,29 @@ def opened(path: Path, error: type[ResnetRefError], advice: str) -> Iterator[h5p
         raise error(f"{path} was changed while it was read; try again when nobody writes it")
 
 
-def _verified(path: Path, error: type[ResnetRefError], advice: str) -> h5py.File:
-    """The file opened by HDF5: the one whose seal was verified, not another that took its name meanwhile."""
-    for _ in range(_TIMES):
-        with _open(path, error, advice) as raw:
-            before = _identity(os.fstat(raw.fileno()))
-            start = raw.read(_SEAL_BYTES)
-            if start.startswith(SEALED):
-                _verify(path, raw, start, error, advice)
-            elif not start.startswith(MAGIC):
-                found, wanted = start[: len(MAGIC)].hex(" "), MAGIC.hex(" ")
-                raise error(f"{path} is no HDF5 file: it begins with {found}, expected {wanted}; {advice}")
-            file = h5py.File(path, "r")
-            if _identity(os.fstat(file.id.get_vfd_handle())) == before:
-                return file
-            file.close()
-    raise error(f"{path} was changed whenever it was read; try again when nobody writes it")
+def identity_of(file: h5py.File) -> Identity:
+    """Which file that is, and in which state."""
+    return identity(file.id.get_vfd_handle())
 
 
-def needs_care(path: Path) -> bool:
-    """Whether that is an HDF5 file without a seal: whatever became of it since it was made, libhdf5 will see."""
+def is_hdf5(path: Path) -> bool:
+    """Whether that is a file which begins as HDF5 does, or a seal."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return False
-        with open(path, "rb") as raw:
-            return raw.read(len(MAGIC)) == MAGIC
-    except (OSError, ValueError):
-        return False
-
-
-def is_sealed(file: h5py.File) -> bool:
-    """Whether an `opened` file had a seal, which has been verified then."""
-    return file.userblock_size >= _SEAL_BYTES
-
-
-def _open(path: Path, error: type[ResnetRefError], advice: str) -> io.FileIO:
-    """The file; `error` where it is none. A pipe is not waited for."""
-    try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
-            raise error(f"{path} is a directory; {advice}")
-        if not stat.S_ISREG(mode):
-            raise error(f"{path} is a pipe, socket or device; copy its content into a file")
-        return io.FileIO(path)
+        with open_plain(path, ResnetRefError, "") as raw:
+            require_hdf5(path, raw, ResnetRefError, "")
     except ResnetRefError:
-        raise
-    except (OSError, ValueError) as problem:
-        raise error(f"cannot read {path}: {getattr(problem, 'strerror', None) or problem}") from None
+        return False
+    return True
 
 
-def _identity(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _seal(raw: io.FileIO) -> bytes:
-    """What the user block of a finished file should be."""
-    size = raw.seek(0, os.SEEK_END)
-    raw.seek(_SEAL_BYTES)
-    sha = hashlib.file_digest(raw, "sha256").hexdigest()
-    text = b"%sversion %d\nbytes %d\nsha256 %s\n" % (SEALED, _SEAL_VERSION, size, sha.encode())
-    return text + b"\n" * (_SEAL_BYTES - len(text))
-
-
-def _verify(path: Path, raw: io.FileIO, start: bytes, error: type[ResnetRefError], advice: str) -> None:
-    """`error` unless the seal is the one that this file should have, to the byte."""
-    version = re.match(rb"version ([0-9]{1,9})\n", start[len(SEALED) :])
-    if version and int(version[1]) > _SEAL_VERSION:
-        said = int(version[1])
-        raise error(f"{path} has format version {said}, this resnet-ref reads {_SEAL_VERSION}; use a newer resnet-ref")
-    size = re.search(rb"\nbytes ([0-9]{1,18})\n", start)
-    if size and int(size[1]) != (found := os.fstat(raw.fileno()).st_size):
-        raise error(f"{path} is damaged: it has {found:,} bytes, and it says {int(size[1]):,}; {advice}")
-    if start != _seal(raw):
-        raise error(f"{path} is damaged: its bytes do not have the SHA-256 that its first lines say; {advice}")
+def require_hdf5(path: Path, raw: io.FileIO, error: type[ResnetRefError], advice: str) -> bool:
+    """Whether the file has a seal; `error` where it does not begin as HDF5 does either."""
+    raw.seek(0)
+    start = raw.read(len(seal.SEALED))
+    if start.startswith(_MAGIC) or start == seal.SEALED:
+        return start == seal.SEALED
+    found, wanted = start[: len(_MAGIC)].hex(" "), _MAGIC.hex(" ")
+    raise error(f"{path} is no HDF5 file: it begins with {found}, expected {wanted}; {advice}")
 
 
 def read_format(

@@ -3,45 +3,37 @@
 Each dataset is one chunk with a Fletcher-32 checksum. A SHA-256 covers what Fletcher-32 does not: the names, the shapes
 and the attributes, and the data once more. It is the same for equal content.
 
-That is version 1, whose HDF5 structure nothing covers. Version 2 is version 1 in a sealed file (see hdf5.py): whatever
+That is version 1, whose HDF5 structure nothing covers. Version 2 is version 1 in a sealed file (see seal.py): whatever
 reads HDF5 finds what it found before, and every byte is covered.
 """
 
 import hashlib
+import io
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from resnet_ref.errors import WeightsError
+from resnet_ref.weights import seal
+from resnet_ref.weights.contents import ADVICE, CONTENT_VERSION, FORMAT, Contents, Stored, contents
 from resnet_ref.weights.description import Description
 from resnet_ref.weights.differences import differences, listed
 from resnet_ref.weights.finite import not_finite
-from resnet_ref.weights.hdf5 import (
-    creating,
-    incomplete,
-    is_sealed,
-    opened,
-    plain_datasets,
-    read_format,
-    read_text,
-    write_array,
-    write_text,
-)
+from resnet_ref.weights.hdf5 import creating, require_hdf5, write_array, write_text
+from resnet_ref.weights.plain_file import Path, identity, open_plain
 
-FORMAT = "resnet-ref weights"
 VERSION = 2
-_CONTENT = 1  # what the attribute `version` says
-_ADVICE = "take it from its source again, or make it with `resnet-ref convert`"
+_TIMES = 10  # that a file may be replaced while it is opened
 
 Array = NDArray[Any]
 
 
 def write(
-    path: str | os.PathLike[str],
+    path: Path,
     names: Iterable[str],
     read: Callable[[str], Array],
     description: Description,
@@ -58,39 +50,63 @@ def write(
             array = _as_float32(f"{path}: {name}", name, read(name))
             digest.add(name, array)
             write_array(file, name, array, chunks=array.shape, fletcher32=True)
-        texts = {"format": FORMAT, "version": str(_CONTENT), **description.to_attributes()}
+        texts = {"format": FORMAT, "version": str(CONTENT_VERSION), **description.to_attributes()}
         for name, text in {**texts, "sha256": digest.hexdigest()}.items():
             write_text(file, name, text)
 
 
 def load(
-    path: str | os.PathLike[str], shapes_of: Callable[[Mapping[str, Any]], Mapping[str, tuple[int, ...]]]
+    path: Path,
+    shapes_of: Callable[[Mapping[str, Any]], Mapping[str, tuple[int, ...]]],
+    ask: Callable[[str], Contents] = contents,
 ) -> tuple[dict[str, Array], Description]:
     """The arrays and what the file says of them, once everything about it has been checked.
 
     shapes_of: from the network's call, as the file describes it, to the name and shape of every variable; nothing is
-    allocated before the file's own shapes agree with these. WeightsError names what is missing, unexpected, of another
-    shape or dtype, not finite, damaged, or written by a newer version.
+    allocated before the file's own shapes agree with these. ask: `contents`, in whichever process. WeightsError names
+    what is missing, unexpected, of another shape or dtype, not finite, damaged, or written by a newer version.
     """
-    with opened(path, WeightsError, _ADVICE) as file:
-        description = _describe(path, file)
-        expected = shapes_of(description.network)
-        datasets = dict(plain_datasets(path, file, WeightsError))
-        _compare(path, datasets, expected)
-        digest = None if is_sealed(file) else _Digest(description)  # all bytes have been hashed once
-        arrays = {name: _read(path, name, datasets[name], digest) for name in sorted(expected)}
-        said = read_text(file, "sha256")
-    if digest is not None and digest.hexdigest() != said:
-        raise WeightsError(f"{path} is damaged: its SHA-256 is {digest.hexdigest()}, it says {said[:100]!r}; {_ADVICE}")
+    for _ in range(_TIMES):
+        with open_plain(path, WeightsError, ADVICE) as raw:
+            before = identity(raw.fileno())
+            sealed = require_hdf5(path, raw, WeightsError, ADVICE)
+            if sealed:  # before libhdf5 sees a byte
+                seal.verify(path, raw, WeightsError, ADVICE)
+            found = ask(os.fspath(path))
+            if found.identity != before:  # another file took its name
+                continue
+            loaded = _load(path, raw, found, sealed, shapes_of)
+            if identity(raw.fileno()) != before:
+                raise WeightsError(f"{path} was changed while it was read; try again when nobody writes it")
+            return loaded
+    raise WeightsError(f"{path} was changed whenever it was read; try again when nobody writes it")
+
+
+def _load(
+    path: Path, raw: io.FileIO, found: Contents, sealed: bool, shapes_of: Callable[[Any], Mapping[str, Any]]
+) -> tuple[dict[str, Array], Description]:
+    try:
+        description = Description.from_attributes(found.texts)
+    except (ValueError, RecursionError) as problem:
+        raise WeightsError(f"{path} is damaged: its description cannot be read ({problem}); {ADVICE}") from None
+    expected = shapes_of(description.network)
+    _compare(path, found.arrays, expected)
+    digest = None if sealed else _Digest(description)  # all bytes have been hashed once
+    arrays = {name: _read(path, raw, name, found.arrays[name], digest) for name in sorted(expected)}
+    if digest is not None and digest.hexdigest() != (said := found.sha256):
+        raise WeightsError(f"{path} is damaged: its SHA-256 is {digest.hexdigest()}, it says {said[:100]!r}; {ADVICE}")
     return {name: arrays[name] for name in expected}, description
 
 
-def _read(path: str | os.PathLike[str], name: str, dataset: h5py.Dataset, digest: "_Digest | None") -> Array:
-    array = np.empty(dataset.shape, np.float32)
+def _read(path: Path, raw: io.FileIO, name: str, stored: Stored, digest: "_Digest | None") -> Array:
     try:
-        dataset.read_direct(array)
-    except (OSError, RuntimeError) as error:
-        raise WeightsError(f"{path}: {name} is damaged ({error}); {_ADVICE}") from None
+        raw.seek(stored.offset)
+        array = np.fromfile(raw, "<f4", math.prod(stored.shape))
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from None
+    if array.nbytes != stored.nbytes:
+        raise WeightsError(f"{path} was cut off while it was read; {ADVICE}")
+    array = array.reshape(stored.shape).astype(np.float32, copy=False)
     if digest is not None:
         digest.add(name, array)
     _require_finite(f"{path}: {name}", array)
@@ -113,28 +129,20 @@ class _Digest:
         return self._sha.hexdigest()
 
 
-def _describe(path: str | os.PathLike[str], file: h5py.File) -> Description:
-    read_format(file, path, FORMAT, _CONTENT, WeightsError, _ADVICE)
-    return Description.from_attributes({name: read_text(file, name) for name in Description.__dataclass_fields__})
-
-
-def _compare(
-    path: str | os.PathLike[str], datasets: Mapping[str, h5py.Dataset], expected: Mapping[str, tuple[int, ...]]
-) -> None:
-    problems = differences({name: dataset.shape or () for name, dataset in datasets.items()}, expected)
-    for name, dataset in datasets.items():
-        if dataset.shape != expected.get(name):
+def _compare(path: Path, arrays: Mapping[str, Stored], expected: Mapping[str, tuple[int, ...]]) -> None:
+    size = os.path.getsize(path)
+    problems = differences({name: stored.shape for name, stored in arrays.items()}, expected)
+    for name, stored in arrays.items():
+        if stored.shape != expected.get(name):
             continue  # said already
-        if dataset.dtype != np.dtype("<f4"):
-            problems.append(f"{name} is {dataset.dtype}, expected little-endian float32")
-        elif not dataset.id.get_type().equal(h5py.h5t.IEEE_F32LE):  # such as bfloat16, which h5py calls float32
-            problems.append(f"{name} is another float of {dataset.id.get_type().get_size()} bytes, expected float32")
-        elif problem := incomplete(dataset, dataset.shape):
-            problems.append(f"{name} {problem}")
-    if sum(dataset.id.get_storage_size() for dataset in datasets.values()) > os.path.getsize(path):
+        if stored.problem:
+            problems.append(f"{name} {stored.problem}")
+        elif stored.offset + stored.nbytes > size:
+            problems.append(f"{name} does not lie in the file")
+    if sum(stored.nbytes for stored in arrays.values()) > size:
         problems.append("its data are larger than the file")
     if problems:
-        raise WeightsError(f"{path} does not hold the network it describes: {listed(problems)}; {_ADVICE}")
+        raise WeightsError(f"{path} does not hold the network it describes: {listed(problems)}; {ADVICE}")
 
 
 def _as_float32(where: str, name: str, value: Array) -> Array:

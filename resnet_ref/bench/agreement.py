@@ -31,7 +31,7 @@ def truth(files: Files, batch: int) -> Outputs:
 
     Images do not see each other in inference, so that the others need not be there.
     """
-    model = load_model(files.weights.path, device="definition", precision="float64")
+    model = load_model(files.weights, device="definition", precision="float64")
     images = _ends(files.images(batch))
     result, found = model(images, end_points=[files.logits] if files.logits else [])
     return Outputs(result, found[files.logits] if files.logits else None)

@@ -20,7 +20,7 @@ from resnet_ref.errors import BenchError
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.network import Network
 from resnet_ref.random_weights import random_variables
-from resnet_ref.weights_file import Weights, load_weights, save_weights
+from resnet_ref.weights_file import Weights, load_weights, load_weights_apart, save_weights
 
 PIXELS = 60  # the standard deviation of pixels less their means, about
 
@@ -80,7 +80,7 @@ def wanted(
 
     ShapeError or WeightsError where it cannot be, or not with images of that size.
     """
-    weights = load_weights(given) if variant is None else None
+    weights = load_weights_apart(given) if variant is None else None
     network = {"function": variant, "num_classes": 1000} if weights is None else weights.network.to_json()
     if weights is not None and size is None and (known := weights.preprocessing) is not None:
         size = (known.height, known.width)

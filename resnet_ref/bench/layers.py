@@ -33,7 +33,7 @@ def profiles(files: Files, agenda: Agenda) -> list[Profile]:
     for contender in agenda.contenders:
         if not contender.is_ours or contender.from_host:
             continue
-        model = load_model(files.weights.path, threads=agenda.threads, **contender.options)
+        model = load_model(files.weights, threads=agenda.threads, **contender.options)
         if model.tier.device in PLANNED:
             for batch in agenda.batches:
                 steps = rows(model.plan(batch, *files.size), RUNS)

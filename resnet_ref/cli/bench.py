@@ -114,7 +114,7 @@ def _compared(what: Wanted, agenda: Agenda, absent: Mapping[str, str], profile: 
 def _measured(files: Files, agenda: Agenda, absent: Mapping[str, str], profile: bool) -> tuple[dict[str, Any], str]:
     ours = [one for one in agenda.contenders if one.is_ours]
     # So that wrong options are said before anything takes long.
-    models = [load_model(files.weights.path, threads=agenda.threads, **one.options) for one in ours]
+    models = [load_model(files.weights, threads=agenda.threads, **one.options) for one in ours]
     if profile and not any(model.tier.device in PLANNED for model in models):
         raise BenchError(
             f"--profile is about {' and '.join(PLANNED)}, and nothing of ours here runs on them; leave one out"

@@ -11,7 +11,6 @@ from resnet_ref.cli.options import (
     echo_error,
     echo_json,
     model_options,
-    open_weights,
     printable,
     progress_bar,
 )
@@ -19,6 +18,7 @@ from resnet_ref.errors import ImageError, WeightsError
 from resnet_ref.fleet import open_fleet
 from resnet_ref.images import IsolatedReader, find_images
 from resnet_ref.model import Model
+from resnet_ref.weights_file import load_weights_apart
 
 
 @click.command(short_help="Name the likeliest classes of images.")
@@ -49,7 +49,7 @@ def classify(
     failed: list[ImageError] = []
     results: list[dict[str, Any]] = []
     with IsolatedReader(MOST_READERS) as reader:
-        fleet = open_fleet(open_weights(weights), device, precision, threads)
+        fleet = open_fleet(load_weights_apart(weights), device, precision, threads)
         model = fleet.model
         if model.network.num_classes is None:
             raise WeightsError(f"{model.weights.path} has no logits, so it names no class; use `resnet-ref features`")

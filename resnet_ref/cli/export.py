@@ -11,7 +11,7 @@ from resnet_ref.errors import WeightsError
 from resnet_ref.export import FORMATS, LAYOUT, Exported, files_of, format_of
 from resnet_ref.export import export as export_weights
 from resnet_ref.network import Network
-from resnet_ref.weights_file import Weights, load_weights
+from resnet_ref.weights_file import Weights, load_weights_apart
 
 _PADDED = (
     "; slim's pool1 cannot be padded so: give it padding='VALID', on what tf.pad made 1 wider on all sides, of -inf"
@@ -39,7 +39,7 @@ def export(weights: str, destination: str, format: str | None, force: bool, as_j
     there = [file for file in files_of(destination, format) if os.path.isfile(file)]
     if there and not force:
         raise WeightsError(f"{there[0]} is there already; pass --force to replace it")
-    loaded = load_weights(weights_or_digits(weights))
+    loaded = load_weights_apart(weights_or_digits(weights))
     made = export_weights(loaded, destination, format)
     if as_json:
         echo_json(_plain(destination, loaded, made))

@@ -8,13 +8,14 @@ import h5py
 import numpy as np
 
 from resnet_ref.batches import MOST_READERS, computed
-from resnet_ref.cli.options import as_json, echo_json, model_options, open_weights, progress_bar
+from resnet_ref.cli.options import as_json, echo_json, model_options, progress_bar
 from resnet_ref.errors import ImageError
 from resnet_ref.fleet import Fleet, open_fleet
 from resnet_ref.images import IsolatedReader, find_images
 from resnet_ref.weights.atomic import require_another
 from resnet_ref.weights.hdf5 import creating
 from resnet_ref.weights.interruption import uninterrupted
+from resnet_ref.weights_file import load_weights_apart
 
 
 @click.command(short_help="Write end points of images to a file.")
@@ -49,7 +50,7 @@ def features(
     """
     files = find_images(images)
     with IsolatedReader(MOST_READERS) as reader:
-        fleet = open_fleet(open_weights(weights), device, precision, threads)
+        fleet = open_fleet(load_weights_apart(weights), device, precision, threads)
         require_another(output, [*files, fleet.model.weights.path])
         with creating(output) as store, progress_bar(len(files), "computing") as bar:
             shapes: dict[str, list[int]] = {}

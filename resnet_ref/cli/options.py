@@ -1,7 +1,6 @@
 """Options and output that several commands share."""
 
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,14 +10,11 @@ from typing import Any
 import click
 
 from resnet_ref.errors import WeightsError
-from resnet_ref.isolation import MEMORY, isolated
 from resnet_ref.kernels import DEVICES
 from resnet_ref.labels import read_labels
 from resnet_ref.plan.offer import PRECISIONS
 from resnet_ref.resnet_v1 import UNITS
 from resnet_ref.tables import columns
-from resnet_ref.weights.hdf5 import needs_care
-from resnet_ref.weights_file import Weights, load_weights
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -85,25 +81,8 @@ def echo_text(text: str) -> None:
 
 
 def weights_or_digits(name: str) -> str | None:
-    """A weights file's name for load_weights: "digits" is the network that ships, unless there is such a file."""
+    """A weights file's name for load_weights_apart: "digits" is the network that ships, unless there is such a file."""
     return None if name == "digits" and not Path(name).exists() else name
-
-
-def open_weights(path: str | None) -> Weights:
-    """As load_weights, but a file without a seal is read by another process (see isolation.py)."""
-    if path is None or not needs_care(path):
-        return load_weights(path)
-    return isolated(load_weights, path, what=path, error=WeightsError, memory=_memory(path))
-
-
-def check_source(path: str | os.PathLike[str]) -> None:
-    """WeightsError where a weights file without a seal cannot be read; whoever comes next can then."""
-    if needs_care(path):
-        isolated(load_weights, path, what=os.fspath(path), error=WeightsError, memory=_memory(path))
-
-
-def _memory(path: str | os.PathLike[str]) -> int:
-    return max(MEMORY, 4 * os.path.getsize(path))
 
 
 def read_json(path: str) -> dict[str, Any]:

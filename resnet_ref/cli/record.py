@@ -6,7 +6,6 @@ import click
 
 from resnet_ref.cli.options import (
     as_json,
-    check_source,
     checkpoint_options,
     described,
     echo_json,
@@ -55,8 +54,6 @@ def record(
     with IsolatedReader() as reader:  # before TensorFlow decodes them here
         for file in files:
             reader.check(file)
-    if path is not None:
-        check_source(path)
     opened = open_source(path, **arguments)
     facts = record_slim(opened, files, output, sample=sample, is_training=training)
     if as_json:

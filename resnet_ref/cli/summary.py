@@ -8,13 +8,14 @@ import click
 import numpy as np
 
 from resnet_ref import kernels
-from resnet_ref.cli.options import Device, as_json, echo_json, echo_table, open_weights
+from resnet_ref.cli.options import Device, as_json, echo_json, echo_table
 from resnet_ref.cost import Cost, Row, cost
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.network import Network
 from resnet_ref.plan.offer import PRECISIONS, check_options, planner_for
 from resnet_ref.plan.report import Described, described
 from resnet_ref.resnet_v1 import DEFAULT_IMAGE_SIZE, UNITS
+from resnet_ref.weights_file import load_weights_apart
 
 
 @click.command(short_help="Show a network unit by unit.")
@@ -101,7 +102,7 @@ def _asked_for(
     side = (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)
     if variant is not None:
         return Network.from_json({"function": variant, "num_classes": 1000, **arguments}), side
-    loaded = open_weights(weights)
+    loaded = load_weights_apart(weights)
     if loaded.preprocessing is not None:
         side = (loaded.preprocessing.height, loaded.preprocessing.width)
     return loaded.network, side

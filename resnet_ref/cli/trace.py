@@ -7,7 +7,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_ref.cli.options import Device, as_json, echo_json, echo_text, open_weights
+from resnet_ref.cli.options import Device, as_json, echo_json, echo_text
 from resnet_ref.errors import WeightsError
 from resnet_ref.images import IsolatedReader
 from resnet_ref.model import Model, load_model
@@ -22,6 +22,7 @@ from resnet_ref.tracing.receptive_field import receptive_field
 from resnet_ref.tracing.text import to_text as life_to_text
 from resnet_ref.tracing.web import web
 from resnet_ref.weights.atomic import require_another
+from resnet_ref.weights_file import load_weights_apart
 
 
 @click.command(short_help="Follow one number, or profile a run.")
@@ -60,7 +61,7 @@ def trace(
     if html is not None:
         require_pages()
     with IsolatedReader() as reader:
-        model = load_model(open_weights(weights), device=device, threads=threads)
+        model = load_model(load_weights_apart(weights), device=device, threads=threads)
         for output in (html, chrome):
             if output is not None:
                 require_another(output, [image, model.weights.path])

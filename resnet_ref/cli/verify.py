@@ -10,11 +10,9 @@ import click
 from resnet_ref.cli.options import (
     Device,
     as_json,
-    check_source,
     echo_error,
     echo_json,
     echo_text,
-    open_weights,
     progress_bar,
     weights_or_digits,
 )
@@ -29,7 +27,7 @@ from resnet_ref.verification.report import to_json, to_text, verdict
 from resnet_ref.verification.verify import Verification
 from resnet_ref.verification.verify import verify as verify_weights
 from resnet_ref.weights.atomic import require_another
-from resnet_ref.weights_file import Weights
+from resnet_ref.weights_file import Weights, load_weights_apart
 
 
 @click.command(short_help="Compare a network with what slim computed.")
@@ -63,7 +61,7 @@ def verify(
         raise click.UsageError("--source goes with --live")
     if not live and len(recorded) != 1:
         raise click.UsageError(f"give one recording, or images with --live; got {len(recorded)}: {', '.join(recorded)}")
-    loaded = open_weights(weights_or_digits(weights))
+    loaded = load_weights_apart(weights_or_digits(weights))
     if html is not None:
         require_pages()
         require_another(html, [loaded.path, *recorded, *([source] if source else [])])
@@ -97,8 +95,6 @@ def _recording(weights: Weights, given: tuple[str, ...], source: str | None, liv
     with IsolatedReader() as reader:  # before TensorFlow decodes them here
         for file in files:
             reader.check(file)
-    if source is not None:
-        check_source(source)
     with tempfile.TemporaryDirectory(prefix="resnet-ref-") as folder:
         path = Path(folder, "live.h5")
         record(open_source(source if source is not None else weights.path), files, path)

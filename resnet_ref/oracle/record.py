@@ -7,7 +7,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,7 +22,8 @@ from resnet_ref.oracle.run import Build, Variables, run
 from resnet_ref.preprocessing import Preprocessing
 from resnet_ref.recording import Facts, Recorded, sample_positions, write_recording
 from resnet_ref.weights.checkpoint import Checkpoint, open_checkpoint
-from resnet_ref.weights_file import load_weights
+from resnet_ref.weights.hdf5 import is_hdf5
+from resnet_ref.weights_file import load_weights_apart
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def open_source(
 
     A checkpoint's variables are read by TensorFlow where it can open the file; our own reader takes archives and such.
     """
-    if path is None or h5py.is_hdf5(path):
-        weights = load_weights(path)
+    if path is None or is_hdf5(path):
+        weights = load_weights_apart(path)
         if overrides or labels is not None:
             raise WeightsError(f"{weights.path} says itself which network it holds; only a checkpoint takes options")
         pipeline = weights.preprocessing if preprocessing is None else Preprocessing.from_json(preprocessing)

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import h5py
 
 from resnet_ref.errors import CheckpointError
+from resnet_ref.weights.contents import FORMAT
 from resnet_ref.weights.elsewhere.keras_names import container
 from resnet_ref.weights.hdf5 import incomplete, opened, plain_datasets
-from resnet_ref.weights.store import FORMAT
 
 ADVICE = "take it from its source again, or save it with Keras again"
 MEMBER = "model.weights.h5"
