@@ -17,6 +17,7 @@ from fuzz.checkpoints import VALUES, folder
 from fuzz.guard import TooSlow, guarded
 from fuzz.mutate import mutations
 
+from resnet_ref import load_weights
 from resnet_ref.images import decode_image
 from resnet_ref.weights.checkpoint import open_checkpoint
 
@@ -72,6 +73,13 @@ def test_the_seeds_are_whole_checkpoints() -> None:
             with open_checkpoint(folder() / file) as checkpoint:
                 for variable, value in VALUES.items():
                     np.testing.assert_array_equal(checkpoint.read(variable), value, strict=True)
+
+
+def test_the_seeds_are_whole_weights_files(tmp_path: Path) -> None:
+    module = importlib.import_module("fuzz.targets.weights")
+    for number, seed in enumerate(module.seeds()):
+        (path := tmp_path / f"{number}.h5").write_bytes(module.file_of(seed))
+        assert load_weights(path).labels == ("a", "b")
 
 
 def test_the_seeds_are_whole_images() -> None:
