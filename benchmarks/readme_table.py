@@ -13,6 +13,7 @@ from typing import Any
 from gpu_check import HOST, OURS, PEERS, sides
 
 from resnet_ref.bench import ladder_report
+from resnet_ref.tables import markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -38,7 +39,8 @@ def inference(run: dict[str, Any]) -> str:
     what = [run["network"]["function"], "x".join(map(str, run["size"]))]
     if width := run["network"].get("depth_multiplier"):
         what.append(f"depth_multiplier {width}")
-    rows = [[", ".join([*what, f"{run['threads']} threads"]), *names], ["---"] * (len(names) + 1)]
+    header = [", ".join([*what, f"{run['threads']} threads"]), *names]
+    rows = []
     for batch in run["batches"]:
         times = [batch["times"][name] for name in names]
         rows.append([f"batch {batch['batch']}", *map(_milliseconds, times)])
@@ -50,7 +52,7 @@ def inference(run: dict[str, Any]) -> str:
     errors = [run["batches"][0]["times"][name]["error"] for name in names]
     rows.append(["error at the logits, against float64", *(f"{error:.0e}" for error in errors)])
     counts = " and ".join({f"{len(batch['times'][names[0]]['seconds'])}": None for batch in run["batches"]})
-    return _markdown(rows) + (
+    return markdown(header, rows) + (
         f"\nMedians of {counts} runs in turns; in brackets, of our time. {run['hardware']['processor']}, "
         f"{', '.join(f'{name} {version}' for name, version in run['versions'].items() if name != 'resnet-ref')}.\n"
     )
@@ -58,12 +60,13 @@ def inference(run: dict[str, Any]) -> str:
 
 def checkpoints(reading: dict[str, Any]) -> str:
     """Reading checkpoints, beside TensorFlow's reader."""
-    rows = [["resnet_v1_50's checkpoint", "ours", "TensorFlow", "ours / TensorFlow"], ["---"] * 4]
+    rows = []
     for name in ("V1", "V2"):
         ours, slim = (1000 * reading[name][reader] for reader in ("ours", "tensorflow"))
         what = f"reading {name}, {reading[name]['mib']:.0f} MiB"
         rows.append([what, f"{ours:.0f} ms", f"{slim:.0f} ms", f"{ours / slim:.2f}"])
-    return _markdown(rows) + f"\n{reading['processor']}, tensorflow {reading['versions']['tensorflow']}.\n"
+    header = ["resnet_v1_50's checkpoint", "ours", "TensorFlow", "ours / TensorFlow"]
+    return markdown(header, rows) + f"\n{reading['processor']}, tensorflow {reading['versions']['tensorflow']}.\n"
 
 
 def gpu_tables() -> str:
@@ -75,14 +78,14 @@ def gpu_tables() -> str:
 def gpu(found: dict[str, Any]) -> str:
     """A row for each precision and batch; what failed is said below."""
     head = [f"resnet_v1_50, 224x224, {found['device']}", "ours", "images/s", HOST, "PyTorch", "PyTorch, tf32", "error"]
-    rows = [head, ["---"] * len(head)]
+    rows = []
     for precision, run in found["runs"].items():
         for batch in run.get("batches", []):
             times = sides(run, batch)
             others = [_milliseconds(times[name]) if name in times else "-" for name in (HOST, *PEERS)]
             speed = [_milliseconds(times[OURS]), f"{times[OURS]['images_s']:.0f}"]
             rows.append([f"{precision}, batch {batch['batch']}", *speed, *others, f"{times[OURS]['error']:.0e}"])
-    return _markdown(rows) + f"\nMedians of runs in turns; in brackets, of our time. {' '.join(_checks(found))}\n"
+    return markdown(head, rows) + f"\nMedians of runs in turns; in brackets, of our time. {' '.join(_checks(found))}\n"
 
 
 def _checks(found: dict[str, Any]) -> Sequence[str]:
@@ -117,17 +120,13 @@ def _mebibytes(count: float | None) -> str:
     return "-" if count is None else f"{count / 2**20:.0f} MiB"
 
 
-def _markdown(rows: list[list[str]]) -> str:
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
 def ladder() -> str:
     """Each rung on the cpu, on all convolutions of resnet_v1_50."""
     data = json.loads((RESULTS / "ladder_cpu.json").read_text())
     header, rows = ladder_report.tables(data)[0]
     _, height, width, _ = data["shape"]
     what = f"{data['network']['function']}, {height}x{width}, {header[0]}"
-    return _markdown([[what, *header[1:]], ["---"] * len(header), *rows]) + (
+    return markdown([what, *header[1:]], rows) + (
         f"\nMedians; speed-up on the rung before; {ladder_report.machine(data)}, {ladder_report.peak(data)}.\n"
     )
 

@@ -1,4 +1,4 @@
-"""Tables of text."""
+"""Tables of text, for terminals and as Markdown."""
 
 from collections.abc import Sequence
 
@@ -17,3 +17,9 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1)
         ).rstrip()
         for row in (header, *rows)
     ]
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], right: bool = False) -> str:
+    """A table of Markdown; right: all columns but the first are aligned right."""
+    rule = ["---", *["--:" if right else "---"] * (len(header) - 1)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *rows))

@@ -15,9 +15,10 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from resnet_ref.bench.ladder_report import NOTES, Table, machine, peak, tables
+from resnet_ref.bench.ladder_report import NOTES, machine, peak, tables
 from resnet_ref.kernels.conv2d.ladder.rungs import Rung, ladder
 from resnet_ref.pages.figures import INK, ONE, figure, svg
+from resnet_ref.tables import markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -98,16 +99,10 @@ def _measured(path: Path) -> Iterator[str]:
     yield f"{data['network']['function']}, {height}x{width}, batch {batch}, {machine(data)}; {peak(data)}.\n"
     yield _chart(path.stem, data)
     overall, by_kind = tables(data)
-    yield _markdown(overall)
+    yield markdown(*overall, right=True)
     yield _shaded(data, *by_kind)
     versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items() if name != "resnet-ref")
     yield f"Medians. {' '.join(NOTES)} {versions}. `{data['command']}`\n"
-
-
-def _markdown(table: Table) -> str:
-    header, rows = table
-    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _shaded(data: dict[str, Any], header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,6 +9,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from resnet_ref import tables
+
 FIGURES = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "precision.json"
 # What a reader asks for, by the key that the JSON has; MODELLED never ran on what it is a model of.
 WAYS = {
@@ -123,7 +125,7 @@ def markdown(name: str, figures: dict[str, Any]) -> str:
     if name == SOURCE:
         return source(figures)
     head, *rows = TABLES[name](figures)
-    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows))
+    return tables.markdown(head, rows)
 
 
 class PrecisionTable(SphinxDirective):
