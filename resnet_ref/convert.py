@@ -70,7 +70,7 @@ def convert(
             progress(name, done, total)
             return array
 
-        store.write(destination, content.variables, read, content.described)
+        store.write(destination, content.variables, read, content.described, source=arrays.path)
     described = content.described
     return Conversion(
         described.source or {},

@@ -126,8 +126,10 @@ def _is_ours(state: Path) -> bool:
     if not os.path.lexists(state):
         return True
     try:
+        if not state.is_file():  # a pipe would be waited for
+            return False
         with state.open("rb") as file:
-            return state.is_file() and file.readline(len(_OURS)) == _OURS
+            return file.readline(len(_OURS)) == _OURS
     except OSError:
         return False
 

@@ -130,6 +130,10 @@ class IsolatedReader:
         """What `then` makes of the image at `path`."""
         return self._pool.call(read_and, path, then, what=str(path), error=ImageError, seconds=_DECODING_SECONDS)
 
+    def decode(self, data: bytes, name: str) -> NDArray[np.uint8]:
+        """As decode_image."""
+        return self._pool.call(decode_image, data, name, what=name, error=ImageError, seconds=_DECODING_SECONDS)
+
     def check(self, path: Path) -> None:
         """ImageError unless it is an image."""
         self(path, np.shape)

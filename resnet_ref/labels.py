@@ -7,10 +7,8 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from resnet_ref.errors import WeightsError
+from resnet_ref.text_files import read_text, wrong
 
-# Many times the largest label file there is; keeps a wrong path (a checkpoint, a video) from being read whole.
-_MAX_BYTES = 2**24
 _SLIM_LINE = re.compile(r"([0-9]{1,9}):(.*)")
 
 
@@ -21,20 +19,26 @@ def read_labels(path: str | os.PathLike[str], num_classes: int) -> list[str]:
     must be 0 .. num_classes - 1 in any order. A label may stand twice. Raises WeightsError.
     """
     path = Path(path)
-    lines = [line.strip() for line in _read_text(path).rstrip().split("\n")]
+    lines = [line.strip() for line in read_text(path, "a text file of labels").rstrip().split("\n")]
     if "" in lines:
         got = "an empty file" if lines == [""] else f"a blank line {lines.index('') + 1}"
-        raise _error(path, "one label per line", got, "write a label there")
-    for number, line in enumerate(lines, 1):  # a terminal would obey them
-        if any(unicodedata.category(character) == "Cc" and character != "\t" for character in line):
-            raise _error(path, "printable labels", f"a control character in line {number}", "remove it")
+        raise wrong(path, "one label per line", got, "write a label there")
+    for number, line in enumerate(lines, 1):
+        if problem := unprintable(line):
+            raise wrong(path, "printable labels", f"{problem} in line {number}", "remove it")
     if len(lines) != num_classes:
         got = f"{len(lines)} labels"
-        raise _error(path, f"{num_classes} labels, one per class", got, _advice(len(lines), num_classes))
+        raise wrong(path, f"{num_classes} labels, one per class", got, _advice(len(lines), num_classes))
     numbered = [_SLIM_LINE.fullmatch(line) for line in lines]
     if None in numbered:
         return lines
     return _by_number(path, {int(match[1]): match[2].strip() for match in numbered if match}, num_classes)
+
+
+def unprintable(label: str) -> str | None:
+    """What keeps a label from being shown or written as it is, or None: a terminal would obey control characters."""
+    categories = {unicodedata.category(character) for character in label if character != "\t"}
+    return "a control character" if "Cc" in categories else "half a character" if "Cs" in categories else None
 
 
 def imagenet_labels(num_classes: int) -> list[str] | None:
@@ -54,30 +58,14 @@ def imagenet_synsets() -> tuple[tuple[str, str], ...]:
     return tuple((synset, name) for synset, _, name in entries)
 
 
-def _read_text(path: Path) -> str:
-    try:
-        if not path.is_file():
-            got = "a directory, pipe or device" if path.exists() else "no such file"
-            raise _error(path, "a text file of labels", got, "check the path")
-        size = path.stat().st_size
-        if size > _MAX_BYTES:
-            raise _error(path, f"at most {_MAX_BYTES:,} bytes", f"{size:,}", "name a text file of labels")
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _error(path, "UTF-8 text", f"bytes that are not at {error.start}", "save the file as UTF-8") from error
-    except OSError as error:
-        got = error.strerror or str(error)
-        raise _error(path, "a text file of labels", got, "check the path and its permissions") from error
-
-
 def _by_number(path: Path, labels: dict[int, str], num_classes: int) -> list[str]:
     missing = [number for number in range(num_classes) if number not in labels]
     if missing:
         got = f"no line numbered {missing[0]}"
-        raise _error(path, f"each number from 0 to {num_classes - 1} once", got, "number the lines anew")
+        raise wrong(path, f"each number from 0 to {num_classes - 1} once", got, "number the lines anew")
     empty = [number for number in range(num_classes) if not labels[number]]
     if empty:
-        raise _error(path, "a label after each number", f"`{empty[0]}:`", "write a label there")
+        raise wrong(path, "a label after each number", f"`{empty[0]}:`", "write a label there")
     return [labels[number] for number in range(num_classes)]
 
 
@@ -87,7 +75,3 @@ def _advice(got: int, num_classes: int) -> str:
     if num_classes == got - 1:
         return "if the first label is a background that the network does not count, remove that line"
     return "name the file that belongs to this network"
-
-
-def _error(path: Path, expected: str, got: str, advice: str) -> WeightsError:
-    return WeightsError(" ".join(f"{path}: expected {expected}, got {got}; {advice}".splitlines()))

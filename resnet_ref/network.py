@@ -127,8 +127,8 @@ def _check_argument(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
 
 
 def _check_scope(scope: Any) -> None:
-    if not isinstance(scope, str) or not all(scope.split("/")):
-        raise ShapeError(f"a scope must be text like resnet_v1_50 or a/b, got {scope!r}")
+    if not isinstance(scope, str) or not all(scope.split("/")) or not scope.isprintable():
+        raise ShapeError(f"a scope must be text like resnet_v1_50 or a/b, got {scope!a:.100}")
 
 
 def _check_flag(name: str, value: Any) -> None:
@@ -169,6 +169,8 @@ def _blocks(function: str, blocks: Any) -> tuple[Block, ...]:
         if not isinstance(block, Mapping) or set(block) != {"scope", "args"}:
             raise ShapeError(f'a block is {{"scope": text, "args": [units]}}, got {block!r:.100}')
         _check_scope(block["scope"])
+        if not isinstance(block["args"], list | tuple):
+            raise ShapeError(f"the args of block {block['scope']} must be a list of units, got {block['args']!r:.100}")
         made.append(Block(block["scope"], nets.bottleneck, [_unit(unit) for unit in block["args"]]))
     if sum(len(block.args) for block in made) > _MOST_UNITS:
         raise ShapeError(f"more than {_MOST_UNITS} units")
@@ -181,6 +183,8 @@ def _unit(unit: Any) -> dict[str, Any]:
     for name, value in unit.items():
         if name == "use_bounded_activations":
             _check_flag(name, value)
+        elif name not in ("depth", "depth_bottleneck", "stride"):
+            raise ShapeError(f"a unit has depth, depth_bottleneck and stride, and no {name!r:.100}")
         else:
             _check_number(name, value, 1, whole=True)
     return dict(unit)

@@ -13,20 +13,22 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from resnet_ref.errors import RecordingError, WeightsError
+from resnet_ref.facts import Facts, facts_of
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.network import Network
 from resnet_ref.weights.description import canonical
+from resnet_ref.weights.finite import not_finite
 from resnet_ref.weights.hdf5 import (
     creating,
     incomplete,
@@ -41,30 +43,6 @@ from resnet_ref.weights.hdf5 import (
 FORMAT = "resnet-ref recording"
 VERSION = 1
 _ADVICE = "make one with `resnet-ref record`, or copy it again"
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a recording says of itself; plain data.
-
-    network: slim's call as Network.from_json takes it, None where slim's graph was somebody's own. is_training: the
-    batch-norm mode. preprocessing, labels: as in a weights file. source: what the variables came from. images: per file
-    its name and sha256. inputs: shape and sha256. end_points: in slim's order, each name, shape and sha256. variables:
-    name -> shape and sha256. sample: how many values of an end point are kept at most, None for all. versions: of what
-    ran.
-    """
-
-    network: Mapping[str, Any] | None
-    is_training: bool
-    preprocessing: Mapping[str, Any] | None
-    labels: Sequence[str] | None
-    source: Mapping[str, Any]
-    versions: Mapping[str, str]
-    sample: int | None = None
-    images: list[dict[str, str]] = field(default_factory=list)
-    inputs: dict[str, Any] = field(default_factory=dict)
-    end_points: list[dict[str, Any]] = field(default_factory=list)
-    variables: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class Recorded(NamedTuple):
@@ -92,8 +70,11 @@ class Recording:
         self._numbers = {name: number for number, name in enumerate(self.end_points)}
 
     def inputs(self) -> NDArray[np.float32]:
-        """What slim's network was given, [N, H, W, C]."""
-        return self._read("inputs", self.facts.inputs["sha256"])
+        """What slim's network was given, [N, H, W, C]; finite."""
+        found = self._read("inputs", self.facts.inputs["sha256"])
+        if bad := not_finite(found):
+            raise RecordingError(f"{self.path}: its inputs hold {bad}; expected finite numbers, as images are")
+        return found
 
     def image(self, number: int) -> bytes:
         """The bytes of an image's file."""
@@ -179,7 +160,7 @@ def open_recording(path: str | os.PathLike[str]) -> Iterator[Recording]:
         text = read_text(file, "facts")
         if hashlib.sha256(text.encode()).hexdigest() != read_text(file, "sha256"):
             raise RecordingError(f"{path} is damaged: the SHA-256 of its facts is not what it says; {_ADVICE}")
-        facts = _facts(json.loads(text))
+        facts = _read_facts(path, text)
         datasets = dict(plain_datasets(path, file, RecordingError))
         _check(path, facts, datasets)
     # Opened again, so that what goes wrong while it is in use is not taken for damage.
@@ -191,33 +172,11 @@ def open_recording(path: str | os.PathLike[str]) -> Iterator[Recording]:
         yield recording
 
 
-_NONE = type(None)
-_KINDS: dict[str, tuple[type, ...]] = {
-    "network": (dict, _NONE),
-    "is_training": (bool,),
-    "preprocessing": (dict, _NONE),
-    "labels": (list, _NONE),
-    "source": (dict,),
-    "versions": (dict,),
-    "sample": (int, _NONE),
-    "images": (list,),
-    "inputs": (dict,),
-    "end_points": (list,),
-    "variables": (dict,),
-}
-
-
-def _facts(data: dict[str, Any]) -> Facts:
-    """The facts that plain data are; TypeError or ValueError where they are none."""
-    facts = Facts(**data)
-    for name, kinds in _KINDS.items():
-        if not isinstance(getattr(facts, name), kinds):
-            raise ValueError(f"{name} is {type(getattr(facts, name)).__name__}")
-    entries = [*facts.images, *facts.end_points, *facts.variables.values()]
-    texts = [entry["sha256"] for entry in entries] + [entry["name"] for entry in (*facts.images, *facts.end_points)]
-    if not all(isinstance(text, str) for text in (*texts, *(facts.labels or ()), *facts.versions.values())):
-        raise ValueError("a name, label, version or sha256 is no text")
-    return facts
+def _read_facts(path: str | os.PathLike[str], text: str) -> Facts:
+    try:
+        return facts_of(json.loads(text))
+    except (ValueError, RecursionError) as problem:
+        raise RecordingError(f"{path} is damaged: its facts cannot be read ({problem}); {_ADVICE}") from None
 
 
 def _check(path: str | os.PathLike[str], facts: Facts, datasets: Mapping[str, h5py.Dataset]) -> None:
@@ -239,22 +198,16 @@ def _check(path: str | os.PathLike[str], facts: Facts, datasets: Mapping[str, h5
 
 def _expected(facts: Facts) -> dict[str, tuple[str, tuple[int, ...] | None]]:
     """Each dataset's dtype and shape; an image's shape, its number of bytes, may be any."""
-    expected: dict[str, tuple[str, tuple[int, ...] | None]] = {"inputs": ("<f4", _shape(facts.inputs["shape"]))}
+    expected: dict[str, tuple[str, tuple[int, ...] | None]] = {"inputs": ("<f4", tuple(facts.inputs["shape"]))}
     for number in range(len(facts.images)):
         expected[f"images/{number}"] = ("|u1", None)
     for number, entry in enumerate(facts.end_points):
-        key, kept = _key(number, entry["name"]), math.prod(_shape(entry["shape"]))
+        key, kept = _key(number, entry["name"]), math.prod(entry["shape"])
         if "positions_sha256" in entry:
-            kept = min(kept, int(facts.sample or kept))
+            kept = min(kept, facts.sample or kept)
             expected[f"positions/{key}"] = ("<i8", (kept,))
         expected[f"end_points/{key}"] = ("<f4", (kept,))
     return expected
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or not all(type(n) is int and n >= 0 for n in value):
-        raise ValueError(f"{value!r:.100} is no shape")
-    return tuple(value)
 
 
 def _key(number: int, name: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from resnet_ref.errors import WeightsError
 from resnet_ref.isolation import Pool
 from resnet_ref.kernels.arrays import Array
+from resnet_ref.labels import unprintable
 from resnet_ref.network import Network
 from resnet_ref.preprocessing import Preprocessing
 from resnet_ref.variables import check_variables
@@ -139,5 +140,8 @@ def check_labels(where: str | os.PathLike[str], labels: tuple[str, ...] | None, 
         return
     if not all(isinstance(label, str) for label in labels):
         raise WeightsError(f"{where}: each label must be text, got {labels!r:.100}")
+    for number, label in enumerate(labels):
+        if problem := unprintable(label):
+            raise WeightsError(f"{where}: label {number} holds {problem}: {label!a:.100}; remove it")
     if len(labels) != (network.num_classes or 0):
         raise WeightsError(f"{where}: {len(labels)} labels for {network.num_classes or 0} classes; give one per class")

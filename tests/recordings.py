@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_ref import kernels
+from resnet_ref.facts import Facts
 from resnet_ref.images import read_image
-from resnet_ref.recording import Facts, Recorded, sample_positions, write_recording
+from resnet_ref.recording import Recorded, sample_positions, write_recording
 from resnet_ref.verification.setup import Setup
 from resnet_ref.weights_file import Weights
 

@@ -1,5 +1,6 @@
 """Whatever is wrong with what the command line is given: status 2, nothing on stdout, one line on stderr."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from resnet_ref.network import Network
 
 PLACES = """
     photo.png text.png text.h5 empty.h5 photo.h5 folder plain.h5 featureless.h5 tiny.h5 damaged.h5 labels.txt list.json
-    broken.json preprocessing.json classes.json
+    broken.json preprocessing.json classes.json deep.json pipe sparse
 """
 
 
@@ -40,6 +41,10 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_file: Path, tiny_variab
     (here / "labels.txt").write_text("a\nb\n")
     (here / "list.json").write_text("[]")
     (here / "broken.json").write_text("{")
+    (here / "deep.json").write_text('{"a": ' + "[" * 200_000)
+    (here / "sparse").touch()
+    os.truncate(here / "sparse", 10**10)
+    os.mkfifo(here / "pipe")
     (here / "preprocessing.json").write_text('{"name": "inception"}')
     (here / "classes.json").write_text('{"function": "resnet_v1_50", "classes": 3}')
     assert {entry.name for entry in here.iterdir()} == set(PLACES.split())
@@ -98,10 +103,20 @@ WRONG = [
     ("convert CHECKPOINT new.h5 --depth-multiplier 1", "is missing", "If it is another network"),
     ("convert CHECKPOINT new.h5 --output-stride 6", "multiple of 4", ""),
     ("convert CHECKPOINT new.h5 --output-stride 64", "cannot be reached", ""),
-    ("convert CHECKPOINT new.h5 --network none.json", "cannot read none.json", "No such file"),
-    ("convert CHECKPOINT new.h5 --network list.json", "list.json must hold a JSON object", "list"),
-    ("convert CHECKPOINT new.h5 --network broken.json", "broken.json is no JSON", ""),
-    ("convert CHECKPOINT new.h5 --network photo.png", "photo.png is no JSON", ""),
+    ("convert CHECKPOINT new.h5 --network none.json", "none.json: expected a file of one JSON object", "no such file"),
+    ("convert CHECKPOINT new.h5 --network list.json", "list.json: expected a file of one JSON object", "got list"),
+    (
+        "convert CHECKPOINT new.h5 --network broken.json",
+        "broken.json: expected a file of one JSON object",
+        "no JSON (Expecting",
+    ),
+    ("convert CHECKPOINT new.h5 --network photo.png", "photo.png: expected UTF-8 text", "bytes that are not at 0"),
+    ("convert CHECKPOINT new.h5 --network deep.json", "deep.json: expected a file of one JSON object", "recursion"),
+    ("convert CHECKPOINT new.h5 --network folder", "folder: expected a file of one JSON object", "a directory, pipe"),
+    ("convert CHECKPOINT new.h5 --network pipe", "pipe: expected a file of one JSON object", "a directory, pipe"),
+    ("convert CHECKPOINT new.h5 --preprocessing pipe", "pipe: expected a file of one JSON object", "pipe or device"),
+    ("convert CHECKPOINT new.h5 --preprocessing /dev/zero", "/dev/zero: expected a file", "pipe or device"),
+    ("convert CHECKPOINT new.h5 --preprocessing sparse", "sparse: expected at most 16,777,216 bytes", "got 10,000,000"),
     ("convert CHECKPOINT new.h5 --network classes.json", "unknown argument 'classes'", "num_classes"),
     ("convert CHECKPOINT new.h5 --preprocessing preprocessing.json", "inception", "one of vgg"),
     ("summary --weights tiny.h5 --variant resnet_v1_50", "give --weights or --variant, not both", ""),

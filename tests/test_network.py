@@ -208,7 +208,7 @@ WRONG: list[tuple[Any, str]] = [
     (custom(7), "a unit is {depth, depth_bottleneck, stride}, got 7"),
     (custom({}), "missing a required argument: 'depth'"),
     (custom({**UNIT, "rate": 2}), "the network's description is wrong"),
-    (custom({**UNIT, "width": 2}), "unexpected keyword argument 'width'"),
+    (custom({**UNIT, "width": 2}), "a unit has depth, depth_bottleneck and stride, and no 'width'"),
     (custom({**UNIT, "depth": 0}), "depth must be a whole number from 1 to 1048576, got 0"),
     (custom({**UNIT, "depth": 2.5}), "depth must be a whole number from 1 to 1048576, got 2.5"),
     (custom({**UNIT, "stride": 1.5}), "stride must be a whole number from 1 to 1048576, got 1.5"),

@@ -168,6 +168,18 @@ HOSTILE: list[Any] = [
     lambda f: f.update(network={"function": "resnet_v9"}),
     lambda f: f.update(network=[]),
     lambda f: f.update(variables=3),
+    lambda f: f["inputs"].pop("sha256"),
+    lambda f: f["inputs"].update(shape=[5]),
+    lambda f: f["inputs"].update(shape=[0, 29, 26, 3]),
+    lambda f: f["end_points"].__setitem__(1, f["end_points"][0]),
+    lambda f: f["end_points"][0].pop("sha256"),
+    lambda f: f["variables"].update(v={"shape": [1]}),
+    lambda f: f.pop("sample"),
+    lambda f: f.update(sample=0),
+    lambda f: f.update(sample=True),
+    lambda f: f.update(labels=[7]),
+    lambda f: f.update(versions={"numpy": 2}),
+    lambda f: f.update(source=None),
 ]
 
 
@@ -177,6 +189,36 @@ def test_facts_that_do_not_fit_are_refused_in_one_line(copy: Path, number: int) 
     with pytest.raises(RecordingError) as caught:
         read_all(copy)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: f["inputs"].pop("sha256"), "inputs is {'shape': [3, 29, 26, 3]}, expected shape [N, H, W, C] and"),
+        (lambda f: f["end_points"].append(f["end_points"][0]), "there are two end points 'tiny/"),
+        (lambda f: f.update(hello=1), "'hello' is no fact"),
+        (lambda f: f.pop("network"), "'network' is missing"),
+        (lambda f: f.update(sample=-3), "sample is -3, expected a number of at least 1, or null"),
+    ],
+)
+def test_what_is_wrong_with_facts_is_said(copy: Path, change: Any, said: str) -> None:
+    rewritten(copy, change)
+    with pytest.raises(RecordingError) as caught, open_recording(copy):
+        pass
+    assert str(caught.value).startswith(f"{copy} is damaged: its facts cannot be read ({said}")
+
+
+def test_inputs_that_are_not_finite_are_refused(copy: Path) -> None:
+    with h5py.File(copy, "r+") as file:
+        values = file["inputs"][...]
+        values[1, 2, 3, 0] = np.nan
+        file["inputs"][...] = values
+    rewritten(copy, lambda f: f["inputs"].update(sha256=digest(values)))
+    with (
+        pytest.raises(RecordingError, match=r"its inputs hold nan at \[1, 2, 3, 0\]; expected finite numbers"),
+        open_recording(copy) as recording,
+    ):
+        recording.inputs()
 
 
 def test_a_position_outside_of_the_end_point_is_refused(sampled: Path, tmp_path: Path) -> None:

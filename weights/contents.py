@@ -5,6 +5,7 @@ lie in such a file as they are, and whoever calls this reads them without HDF5.
 """
 
 import io
+from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -15,11 +16,12 @@ from resnet_ref.errors import WeightsError
 from resnet_ref.weights import seal
 from resnet_ref.weights.description import Description
 from resnet_ref.weights.hdf5 import identity_of, incomplete, opened, plain_datasets, read_format, read_text
-from resnet_ref.weights.plain_file import Identity
+from resnet_ref.weights.plain_file import Identity, Path
 
 FORMAT = "resnet-ref weights"
 CONTENT_VERSION = 1  # what the attribute `version` says
 ADVICE = "take it from its source again, or make it with `resnet-ref convert`"
+_LONGEST_DESCRIPTION = 3 << 20
 
 
 class Stored(NamedTuple):
@@ -46,8 +48,18 @@ def contents(path: str) -> Contents:
     with opened(path, WeightsError, ADVICE) as file:
         read_format(file, path, FORMAT, CONTENT_VERSION, WeightsError, ADVICE)
         texts = {name: read_text(file, name) for name in Description.__dataclass_fields__}
+        require_short(path, texts)
         arrays = {name: _stored(file, dataset) for name, dataset in plain_datasets(path, file, WeightsError)}
         return Contents(identity_of(file), texts, read_text(file, "sha256"), arrays)
+
+
+def require_short(path: Path, texts: Mapping[str, str]) -> None:
+    """WeightsError for a description that would fill the memory once its JSON is read."""
+    if (size := sum(map(len, texts.values()))) > _LONGEST_DESCRIPTION:
+        raise WeightsError(
+            f"{path}: its description has {size:,} characters, more than {_LONGEST_DESCRIPTION:,}; shorten the labels "
+            "or what it says of its source"
+        )
 
 
 def _stored(file: h5py.File, dataset: h5py.Dataset) -> Stored:

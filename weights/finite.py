@@ -6,10 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def not_finite(array: NDArray[Any]) -> str | None:
-    """The first value that is NaN or infinite and its index, as an error says them; None where all are finite."""
-    finite = np.isfinite(array)
+def not_finite(numbers: NDArray[Any], shape: tuple[int, ...] | None = None, start: int = 0) -> str | None:
+    """The first value that is NaN or infinite and its index, as an error says them; None where all are finite.
+
+    shape, start: of the array whose numbers these are, from `start` on, where they are not all of it.
+    """
+    finite = np.isfinite(numbers)
     if finite.all():
         return None
-    index = np.unravel_index(int(np.argmin(finite)), array.shape)
-    return f"{array[index]} at {[int(i) for i in index]}"
+    first = int(np.argmin(finite))
+    index = np.unravel_index(start + first, numbers.shape if shape is None else shape)
+    return f"{numbers.reshape(-1)[first]} at {[int(i) for i in index]}"

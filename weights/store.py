@@ -9,7 +9,6 @@ reads HDF5 finds what it found before, and every byte is covered.
 
 import hashlib
 import io
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from resnet_ref.errors import WeightsError
 from resnet_ref.weights import seal
-from resnet_ref.weights.contents import ADVICE, CONTENT_VERSION, FORMAT, Contents, Stored, contents
+from resnet_ref.weights.contents import ADVICE, CONTENT_VERSION, FORMAT, Contents, Stored, contents, require_short
 from resnet_ref.weights.description import Description
 from resnet_ref.weights.differences import differences, listed
 from resnet_ref.weights.finite import not_finite
@@ -27,6 +26,7 @@ from resnet_ref.weights.hdf5 import creating, require_hdf5, write_array, write_t
 from resnet_ref.weights.plain_file import Path, identity, open_plain
 
 VERSION = 2
+_PIECE = 1 << 20  # bytes that are looked at together
 _TIMES = 10  # that a file may be replaced while it is opened
 
 Array = NDArray[Any]
@@ -38,17 +38,22 @@ def write(
     read: Callable[[str], Array],
     description: Description,
     version: int = VERSION,
+    source: Path | None = None,
 ) -> None:
-    """Write read(name) for each name, one at a time, as float32; all or nothing (see `atomic`). version: of the file.
+    """Write read(name) for each name, one at a time, as float32; all or nothing (see `atomic`).
+
+    version: of the file. source: where the arrays come from, for errors; None: they name the file itself.
 
     WeightsError for a name that is no path of scopes, an empty array or one without axes, and for numbers that are
     NaN, infinite or beyond float32.
     """
+    require_short(path, description.to_attributes())
     digest = _Digest(description)
     with creating(path, sealed=version > 1) as file:
         for name in sorted(names):
-            array = _as_float32(f"{path}: {name}", name, read(name))
-            digest.add(name, array)
+            array = _as_float32(f"{source or path}: {name}", name, read(name))
+            digest.start(name, array.shape)
+            digest.add(array)
             write_array(file, name, array, chunks=array.shape, fletcher32=True)
         texts = {"format": FORMAT, "version": str(CONTENT_VERSION), **description.to_attributes()}
         for name, text in {**texts, "sha256": digest.hexdigest()}.items():
@@ -92,25 +97,39 @@ def _load(
     expected = shapes_of(description.network)
     _compare(path, found.arrays, expected)
     digest = None if sealed else _Digest(description)  # all bytes have been hashed once
-    arrays = {name: _read(path, raw, name, found.arrays[name], digest) for name in sorted(expected)}
+    for name in sorted(expected):  # all of them before any is kept, so that a refusal takes little memory
+        _check(path, raw, name, found.arrays[name], digest)
     if digest is not None and digest.hexdigest() != (said := found.sha256):
         raise WeightsError(f"{path} is damaged: its SHA-256 is {digest.hexdigest()}, it says {said[:100]!r}; {ADVICE}")
-    return {name: arrays[name] for name in expected}, description
+    return {name: _read(path, raw, found.arrays[name]) for name in expected}, description
 
 
-def _read(path: Path, raw: io.FileIO, name: str, stored: Stored, digest: "_Digest | None") -> Array:
+def _check(path: Path, raw: io.FileIO, name: str, stored: Stored, digest: "_Digest | None") -> None:
+    """Whether all numbers are finite, and the digest of them; a piece at a time."""
+    if digest is not None:
+        digest.start(name, stored.shape)
+    for start in range(0, stored.nbytes, _PIECE):
+        piece = _numbers(path, raw, stored.offset + start, min(_PIECE, stored.nbytes - start))
+        if digest is not None:
+            digest.add(piece)
+        _require_finite(f"{path}: {name}", piece, stored.shape, start // piece.itemsize)
+
+
+def _read(path: Path, raw: io.FileIO, stored: Stored) -> Array:
+    numbers = _numbers(path, raw, stored.offset, stored.nbytes)
+    return numbers.reshape(stored.shape).astype(np.float32, copy=False)
+
+
+def _numbers(path: Path, raw: io.FileIO, offset: int, nbytes: int) -> Array:
+    """float32 numbers, little-endian, from a place in the file."""
     try:
-        raw.seek(stored.offset)
-        array = np.fromfile(raw, "<f4", math.prod(stored.shape))
+        raw.seek(offset)
+        numbers = np.fromfile(raw, "<f4", nbytes // 4)
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror}") from None
-    if array.nbytes != stored.nbytes:
+    if numbers.nbytes != nbytes:
         raise WeightsError(f"{path} was cut off while it was read; {ADVICE}")
-    array = array.reshape(stored.shape).astype(np.float32, copy=False)
-    if digest is not None:
-        digest.add(name, array)
-    _require_finite(f"{path}: {name}", array)
-    return array
+    return numbers
 
 
 class _Digest:
@@ -121,9 +140,13 @@ class _Digest:
         for name, text in sorted(description.to_attributes().items()):
             self._sha.update(f"{name}\0{text}\0".encode())
 
-    def add(self, name: str, array: Array) -> None:
-        self._sha.update(f"{name}\0{list(array.shape)}\0".encode())
-        self._sha.update(array.data)
+    def start(self, name: str, shape: tuple[int, ...]) -> None:
+        """An array begins."""
+        self._sha.update(f"{name}\0{list(shape)}\0".encode())
+
+    def add(self, numbers: Array) -> None:
+        """Some of its numbers, in order."""
+        self._sha.update(numbers.data)
 
     def hexdigest(self) -> str:
         return self._sha.hexdigest()
@@ -155,12 +178,13 @@ def _as_float32(where: str, name: str, value: Array) -> Array:
         )
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array, "<f4")
-    _require_finite(where, array)
+    _require_finite(where, array, array.shape)
     return array
 
 
-def _require_finite(where: str, array: Array) -> None:
-    if bad := not_finite(array):
+def _require_finite(where: str, numbers: Array, shape: tuple[int, ...], start: int = 0) -> None:
+    """numbers: those of an array of that shape, from one of them on."""
+    if bad := not_finite(numbers, shape, start):
         raise WeightsError(
             f"{where} holds {bad}; expected finite float32 numbers. "
             "A diverged training gives these: take an earlier checkpoint"

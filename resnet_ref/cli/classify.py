@@ -8,10 +8,10 @@ import numpy as np
 from resnet_ref.batches import MOST_READERS, computed
 from resnet_ref.cli.options import (
     as_json,
+    echo,
     echo_error,
     echo_json,
     model_options,
-    printable,
     progress_bar,
 )
 from resnet_ref.errors import ImageError, WeightsError
@@ -63,11 +63,11 @@ def classify(
         echo_json(results)
     else:
         for result in results:
-            click.echo(printable(result["file"]))
+            echo(result["file"])
             for found in result["predictions"]:
-                click.echo(f"  {100 * found['probability']:6.2f} %  {found['label']}")
+                echo(f"  {100 * found['probability']:6.2f} %  {found['label']}")
         if results and model.precision != "float32":
-            click.echo(f"computed in {model.precision} on {model.tier.device}")
+            echo(f"computed in {model.precision} on {model.tier.device}")
     for error in failed:
         echo_error(str(error))
     return 2 if failed else 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from resnet_ref.cli.options import as_json, checkpoint_options, described, echo_json, progress_bar
+from resnet_ref.cli.options import as_json, checkpoint_options, described, echo, echo_json, progress_bar
 from resnet_ref.convert import Conversion
 from resnet_ref.convert import convert as convert_checkpoint
 from resnet_ref.errors import WeightsError
@@ -73,10 +73,10 @@ def _echo(destination: str, made: Conversion) -> None:
         for name, value in made.network.to_json().items()
         if name != "function"
     )
-    click.echo(f"{made.source['kind']} -> {destination}")
-    click.echo(f"network    {made.network.function}({call})")
-    click.echo(f"labels     {f'{made.labels[0]} ... {made.labels[-1]}' if made.labels else 'none'}")
-    click.echo(f"written    {len(made.written)} variables")
+    echo(f"{made.source['kind']} -> {destination}")
+    echo(f"network    {made.network.function}({call})")
+    echo(f"labels     {f'{made.labels[0]} ... {made.labels[-1]}' if made.labels else 'none'}")
+    echo(f"written    {len(made.written)} variables")
     for reason, count in Counter(made.skipped.values()).items():
         first = next(name for name, why in made.skipped.items() if why == reason)
-        click.echo(f"left out   {count} x {reason}: {first}{' ...' if count > 1 else ''}")
+        echo(f"left out   {count} x {reason}: {first}{' ...' if count > 1 else ''}")

@@ -7,7 +7,7 @@ import click
 import llvmlite.binding as llvm
 
 from resnet_ref.bench import machine
-from resnet_ref.cli.options import as_json, echo_json
+from resnet_ref.cli.options import as_json, echo, echo_json
 from resnet_ref.errors import DeviceError
 from resnet_ref.kernels import on
 from resnet_ref.kernels.conv2d.choice import BF16
@@ -32,7 +32,7 @@ def devices(as_json: bool) -> None:
         echo_json(found)
         return
     for entry in found:
-        click.echo(f"{entry['device']:<11} {entry['what']}")
+        echo(f"{entry['device']:<11} {entry['what']}")
 
 
 def _host(device: str) -> dict[str, Any]:

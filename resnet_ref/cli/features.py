@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from resnet_ref.batches import MOST_READERS, computed
-from resnet_ref.cli.options import as_json, echo_json, model_options, progress_bar
+from resnet_ref.cli.options import as_json, echo, echo_json, model_options, progress_bar
 from resnet_ref.errors import ImageError
 from resnet_ref.fleet import Fleet, open_fleet
 from resnet_ref.images import IsolatedReader, find_images
@@ -72,8 +72,8 @@ def features(
         echo_json({"output": output, "images": len(files), "end_points": shapes})
     else:
         for name, shape in shapes.items():
-            click.echo(f"{name}  {shape}")
-        click.echo(f"{len(files)} images -> {output}")
+            echo(f"{name}  {shape}")
+        echo(f"{len(files)} images -> {output}")
 
 
 def _describe(store: h5py.File, files: Sequence[Path], fleet: Fleet) -> None:

@@ -1,6 +1,7 @@
 """Options and output that several commands share."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,12 +10,12 @@ from typing import Any
 
 import click
 
-from resnet_ref.errors import WeightsError
 from resnet_ref.kernels import DEVICES
 from resnet_ref.labels import read_labels
 from resnet_ref.plan.offer import PRECISIONS
 from resnet_ref.resnet_v1 import UNITS
 from resnet_ref.tables import columns
+from resnet_ref.text_files import read_json
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -63,39 +64,32 @@ def echo_error(message: str) -> None:
     click.echo(f"resnet-ref: {printable(' '.join(message.split()))}", err=True)
 
 
+def echo(line: str = "") -> None:
+    """One line on stdout, with what a terminal would obey written as escapes."""
+    click.echo(printable(line))
+
+
 def echo_json(data: Any) -> None:
     """Plain data as JSON on stdout."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    click.echo(re.sub(r"[^\n]", lambda one: one[0] if one[0].isprintable() else json.dumps(one[0])[1:-1], text))
 
 
 def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
     """A table on stdout; the first `left` columns aligned left."""
-    for line in columns(header, rows, left):
-        click.echo(line)
+    for line in columns(list(map(printable, header)), [list(map(printable, row)) for row in rows], left):
+        echo(line)
 
 
 def echo_text(text: str) -> None:
-    """Lines on stdout, with what a terminal would obey written as escapes."""
+    """Lines on stdout."""
     for line in text.splitlines():
-        click.echo(printable(line))
+        echo(line)
 
 
 def weights_or_digits(name: str) -> str | None:
     """A weights file's name for load_weights_apart: "digits" is the network that ships, unless there is such a file."""
     return None if name == "digits" and not Path(name).exists() else name
-
-
-def read_json(path: str) -> dict[str, Any]:
-    """A JSON object in a file; WeightsError."""
-    try:
-        data = json.loads(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise WeightsError(f"{path} is no JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise WeightsError(f"{path} must hold a JSON object, got {type(data).__name__}")
-    return data
 
 
 def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -121,9 +115,9 @@ def described(labels: str | None, network: str | None, preprocessing: str | None
     names = {"variant": "function"}
     overrides = {names.get(name, name): value for name, value in options.items() if value is not None}
     if network is not None:
-        overrides = {**read_json(network), **overrides}
+        overrides = {**read_json(Path(network)), **overrides}
     return {
         "overrides": overrides,
         "labels": None if labels is None else partial(read_labels, labels),
-        "preprocessing": None if preprocessing is None else read_json(preprocessing),
+        "preprocessing": None if preprocessing is None else read_json(Path(preprocessing)),
     }

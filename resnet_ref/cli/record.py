@@ -8,6 +8,7 @@ from resnet_ref.cli.options import (
     as_json,
     checkpoint_options,
     described,
+    echo,
     echo_json,
     weights_or_digits,
 )
@@ -66,5 +67,5 @@ def record(
     else:
         kept_text = "whole" if sample is None else f"at most {sample} values of each"
         images_text = counted(len(files), "image")
-        click.echo(f"slim under TensorFlow {facts.versions['tensorflow']}: {opened.network.function}, {images_text}")
-        click.echo(f"{len(facts.end_points)} end points, {kept_text} -> {output}")
+        echo(f"slim under TensorFlow {facts.versions['tensorflow']}: {opened.network.function}, {images_text}")
+        echo(f"{len(facts.end_points)} end points, {kept_text} -> {output}")

@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from resnet_ref import kernels
-from resnet_ref.cli.options import Device, as_json, echo_json, echo_table
+from resnet_ref.cli.options import Device, as_json, echo, echo_json, echo_table
 from resnet_ref.cost import Cost, Row, cost
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.network import Network
@@ -84,7 +84,7 @@ def summary(
         ran = {"device": tier.device, "precision": precision} if planned else {}
         echo_json({"network": network.to_json(), "batch": batch, "size": [height, width], **ran, **found.to_json()})
         return
-    click.echo(f"{network.function}, images [{batch}, {height}, {width}, {network.channels}]")
+    echo(f"{network.function}, images [{batch}, {height}, {width}, {network.channels}]")
     if isinstance(found, Described):
         _echo_plan(found, precision)
     else:
@@ -121,7 +121,7 @@ def _echo_plan(found: Described, precision: str) -> None:
     ]
     echo_table(header, cells, left=2)
     weights = sum(row.weights for row in found.rows)
-    click.echo(
+    echo(
         f"{precision} on {found.machine}; images at a time: {found.images}; "
         f"memory {found.bytes / 2**20:.1f} MiB, weights as the kernels read them {weights / 2**20:.1f} MiB"
     )
@@ -131,7 +131,7 @@ def _echo(found: Cost) -> None:
     header = ("unit", "output", "stride", "total", "rate", "parameters", "MFLOPs", "bytes")
     total = ("sum", "", "", "", "", f"{found.total_parameters:,}", _mega(found.total_flops), f"{found.total_bytes:,}")
     echo_table(header, [*(_cells(row) for row in found.rows), total], left=2)
-    click.echo(
+    echo(
         f"run layer by layer, activations need at most {found.peak_bytes / 2**20:.1f} MiB at once, "
         f"the variables {4 * found.total_parameters / 2**20:.1f} MiB"
     )

@@ -7,7 +7,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_ref.cli.options import Device, as_json, echo_json, echo_text
+from resnet_ref.cli.options import Device, as_json, echo, echo_json, echo_text
 from resnet_ref.errors import WeightsError
 from resnet_ref.images import IsolatedReader
 from resnet_ref.model import Model, load_model
@@ -93,7 +93,8 @@ def _trace(
     else:
         echo_text(life_to_text(found, pixels))
         if html is not None:
-            click.echo(f"\npage                        {html}")
+            echo()
+            echo(f"page                        {html}")
 
 
 def _plain(found: Life) -> dict[str, Any]:
@@ -120,4 +121,4 @@ def _profile(model: Model, prepared: Any, runs: int, chrome: str | None, html: s
         echo_text(to_text(found))
         for what, path in (("page", html), ("trace", chrome)):
             if path is not None:
-                click.echo(f"{what:<8}{path}")
+                echo(f"{what:<8}{path}")

@@ -10,13 +10,14 @@ import click
 from resnet_ref.cli.options import (
     Device,
     as_json,
+    echo,
     echo_error,
     echo_json,
     echo_text,
     progress_bar,
     weights_or_digits,
 )
-from resnet_ref.errors import RecordingError
+from resnet_ref.errors import RecordingError, ShapeError, WeightsError
 from resnet_ref.images import IsolatedReader, find_images
 from resnet_ref.isolation import isolated
 from resnet_ref.pages.render import require_pages
@@ -71,10 +72,13 @@ def verify(
             bar.length = max(total, 1)
             bar.update(done - bar.pos)
 
-        found = verify_weights(
-            loaded, recording, device=device, precision=precision, threads=threads, is_training=training,
-            progress=progress,
-        )  # fmt: skip
+        try:
+            found = verify_weights(
+                loaded, recording, device=device, precision=precision, threads=threads, is_training=training,
+                progress=progress,
+            )  # fmt: skip
+        except ShapeError as error:
+            raise WeightsError(f"{loaded.path} does not fit what {recording.path} records: {error}") from None
     _show(found, every, html, as_json)
     if not found.agrees:
         echo_error(verdict(found))
@@ -120,4 +124,5 @@ def _show(found: Verification, every: bool, html: str | None, as_json: bool) -> 
     else:
         echo_text(to_text(found, every))
         if html is not None:
-            click.echo(f"\npage       {html}")
+            echo()
+            echo(f"page       {html}")

@@ -31,11 +31,15 @@ def translate(arrays: NamedArrays, strict: bool = True) -> Translation:
     if problems:
         raise CheckpointError(f"{arrays.path}: does not hold the network it describes: {listed(problems)}")
     labels = said.get("labels")
+    if not isinstance(labels, list | None):
+        raise CheckpointError(
+            f"{arrays.path}: its labels are {labels!r:.100}, expected a list of texts; export it again"
+        )
     return Translation(
         network.to_json(),
         {name: Derived(shape, (name,), np.asarray) for name, shape in expected.items()},
         said.get("preprocessing"),
-        tuple(labels) if isinstance(labels, list) else None,
+        None if labels is None else tuple(labels),
         dict.fromkeys(unused, NOT_USED),
     )
 

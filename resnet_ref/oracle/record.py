@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from resnet_ref.convert import identify
 from resnet_ref.errors import ImageError, WeightsError
+from resnet_ref.facts import Facts
 from resnet_ref.images import read_image
 from resnet_ref.network import Network
 from resnet_ref.oracle.call import calling
@@ -20,7 +21,7 @@ from resnet_ref.oracle.nets import Nets
 from resnet_ref.oracle.preprocessing import decode, preprocess
 from resnet_ref.oracle.run import Build, Variables, run
 from resnet_ref.preprocessing import Preprocessing
-from resnet_ref.recording import Facts, Recorded, sample_positions, write_recording
+from resnet_ref.recording import Recorded, sample_positions, write_recording
 from resnet_ref.weights.checkpoint import Checkpoint, open_checkpoint
 from resnet_ref.weights.hdf5 import is_hdf5
 from resnet_ref.weights_file import load_weights_apart

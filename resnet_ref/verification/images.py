@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_ref.errors import ImageError
-from resnet_ref.images import decode_image
+from resnet_ref.images import IsolatedReader
 from resnet_ref.preprocessing import Preprocessing, resize_bilinear
 from resnet_ref.recording import Recording
 
@@ -45,7 +45,8 @@ def check_inputs(recording: Recording, pipeline: Preprocessing | None) -> Inputs
     if len(recording.facts.images) != len(recorded):
         return Inputs(False, "the recording holds no image files; slim's arrays are taken as they are")
     try:
-        images = [decode_image(recording.image(i), entry["name"]) for i, entry in enumerate(recording.facts.images)]
+        with IsolatedReader() as reader:
+            images = [reader.decode(recording.image(i), one["name"]) for i, one in enumerate(recording.facts.images)]
         ours = np.stack([pipeline(image) for image in images])
     except ImageError as error:
         return Inputs(False, f"{error}; slim's arrays are taken as they are")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from resnet_ref.recording import Facts
+from resnet_ref.facts import Facts
 from resnet_ref.weights_file import Weights
 
 

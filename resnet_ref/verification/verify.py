@@ -7,8 +7,9 @@ from itertools import chain
 from pathlib import Path
 
 from resnet_ref import kernels
+from resnet_ref.facts import Facts
 from resnet_ref.network import Network
-from resnet_ref.recording import Facts, Recording
+from resnet_ref.recording import Recording
 from resnet_ref.verification.comparison import Comparison, compare, scope_of
 from resnet_ref.verification.diagnosis import Cause, diagnose
 from resnet_ref.verification.hypotheses import differences_of_call, hypotheses
