@@ -20,13 +20,15 @@ from resnet_ref.weights import store
 from resnet_ref.weights.atomic import require_another
 from resnet_ref.weights.description import Description
 from resnet_ref.weights.differences import differences, listed
+from resnet_ref.weights.finite import not_finite
 from resnet_ref.weights.named_arrays import NamedArrays
 from resnet_ref.weights_file import describe
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `convert` made: of which files, which network, and what it left out (name -> why)."""
+    """What `convert` made: of which files, which network, what it left out (name -> why), and what the source does not
+    show and was assumed."""
 
     source: Mapping[str, Any]
     network: Network
@@ -34,6 +36,7 @@ class Conversion:
     preprocessing: Mapping[str, Any] | None
     written: tuple[str, ...]
     skipped: Mapping[str, str]
+    assumed: str = ""
 
 
 def convert(
@@ -65,7 +68,8 @@ def convert(
         def read(name: str) -> Any:
             nonlocal done
             made = content.variables[name]
-            array = made.make(*map(arrays.read, made.sources))
+            array = made.make(*(_finite(arrays, one) for one in made.sources))
+            _require_numbers(arrays, name, array, content.network)
             done += sum(sizes[one] for one in made.sources)
             progress(name, done, total)
             return array
@@ -79,17 +83,43 @@ def convert(
         described.preprocessing,
         tuple(content.network.variables()),
         content.skipped,
+        content.assumed,
     )
+
+
+def _finite(arrays: NamedArrays, name: str) -> Any:
+    array = arrays.read(name)
+    if array.dtype.kind == "f" and (bad := not_finite(array)):
+        raise CheckpointError(
+            f"{arrays.path}: {name} holds {bad}; expected finite numbers. A diverged training gives these: take an "
+            "earlier checkpoint"
+        )
+    return array
+
+
+def _require_numbers(arrays: NamedArrays, name: str, array: Any, network: Network) -> None:
+    """CheckpointError for a variable that would make every output NaN, or that float32 cannot hold."""
+    norm = network.arg_scope.batch_norm
+    if name.endswith("/moving_variance") and norm is not None and not float(np.min(array)) + norm.epsilon > 0:
+        raise CheckpointError(
+            f"{arrays.path}: {name} goes down to {float(np.min(array)):g}; a variance is at least 0. It is damaged, or "
+            "something else stands in its place"
+        )
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.asarray(array, np.float32)).all():
+            raise CheckpointError(f"{arrays.path}: {name} goes up to {float(np.abs(array).max()):g}, beyond float32")
 
 
 @dataclass(frozen=True)
 class _Content:
-    """A network, what its weights file says of itself, how each of its variables is made, and what is left out."""
+    """A network, what its weights file says of itself, how each of its variables is made, what is left out, and what
+    was assumed."""
 
     network: Network
     described: Description
     variables: Mapping[str, Derived]
     skipped: Mapping[str, str]
+    assumed: str = ""
 
 
 def _content(
@@ -105,7 +135,7 @@ def _content(
         made = {name: Derived(shape, (name,), np.asarray) for name, shape in recognised.network.variables().items()}
         return _Content(recognised.network, described, made, recognised.skipped)
     found = opened.translate(arrays, strict)
-    network = Network.from_json({**found.network, **(overrides or {})})
+    network = Network.from_json(_overridden(arrays, found.network, overrides or {}))
     shapes = {name: made.shape for name, made in found.variables.items()}
     if problems := differences(shapes, network.variables()):
         raise CheckpointError(
@@ -113,8 +143,30 @@ def _content(
             f"{listed(problems)}. Leave out the options that change what it is"
         )
     named = found.labels if labels is None and found.labels is not None else _labels(labels, network.num_classes)
-    described = describe(network, named, preprocessing or found.preprocessing, _origin(arrays))
-    return _Content(network, described, found.variables, found.skipped)
+    known = found.preprocessing or {}
+    if preprocessing is None:
+        preprocessing = found.preprocessing
+    elif isinstance(preprocessing, Mapping) and preprocessing.get("name") == known.get("name"):
+        preprocessing = {**known, **preprocessing}
+    described = describe(network, named, preprocessing, _origin(arrays))
+    return _Content(network, described, found.variables, found.skipped, found.assumed)
+
+
+def _overridden(arrays: NamedArrays, found: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The network that a file of another framework holds, with the entries that a user says; those of the arg scope one
+    by one, since pool1's padding and Keras' epsilon are among them."""
+    shown = {**found, "function": found["scope"] if found["function"] == "resnet_v1" else found["function"]}
+    for name, option in (("function", "--variant"), ("depth_multiplier", ""), ("min_base_depth", "")):
+        if name in overrides and overrides[name] not in (shown.get(name), found.get(name)):
+            option = option or f"--{name.replace('_', '-')}"
+            raise CheckpointError(
+                f"{arrays.path}: {option} {overrides[name]} does not go with it: a file of {arrays.kind} shows that it "
+                f"is {shown['function']}, in full width. Leave the option out"
+            )
+    changed = {name: value for name, value in overrides.items() if name != "function"}
+    if isinstance(scope := changed.get("arg_scope"), Mapping):
+        changed["arg_scope"] = {**found.get("arg_scope", {}), **scope}
+    return {**found, **changed}
 
 
 def identify(

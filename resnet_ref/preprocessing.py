@@ -32,6 +32,14 @@ PIPELINES = {
 }
 
 
+# What they are for ImageNet, where that is not slim's.
+_IMAGENET: dict[str, dict[str, Any]] = {
+    "vgg": {},
+    "torchvision": {"means": (123.675, 116.28, 103.53), "deviations": (58.395, 57.12, 57.375)},
+    "keras": {"means": (123.68, 116.779, 103.939)},
+}
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """A preprocessing pipeline and its parameters; the defaults are slim's for ImageNet.
@@ -68,7 +76,7 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, description: Mapping[str, Any]) -> Self:
-        """The pipeline that to_json described; parameters left out are slim's. Raises WeightsError."""
+        """The pipeline that to_json described; parameters left out are its own for ImageNet. Raises WeightsError."""
         if not isinstance(description, Mapping):
             raise _parameter_error("", "an object with a name and parameters", description)
         if "name" not in description:
@@ -76,7 +84,7 @@ class Preprocessing:
         known = ("name", *PIPELINES[cls(name=description["name"]).name])
         if unknown := [key for key in description if key not in known]:
             raise _parameter_error("", f"only the parameters {', '.join(known)}", unknown[0])
-        return cls(**description)
+        return cls(**{**_IMAGENET[description["name"]], **description})
 
     def to_json(self) -> dict[str, Any]:
         """Name and parameters as JSON has them, for a weights file."""

@@ -372,8 +372,11 @@ def test_convert_says_what_it_made(run: Run, checkpoint: Path, tmp_path: Path) -
     assert lines[1].startswith("network    resnet_v1_50(")
     assert "output_stride=8" in lines[1]
     assert lines[2] == "labels     none"
-    assert lines[3] == f"written    {VARIABLES} variables"
-    assert lines[4] == "left out   1 x not part of the network: global_step"
+    assert lines[3].startswith(
+        "images     as vgg prepares them: resize_side 256, height 224, width 224, means [123.68,"
+    )
+    assert lines[4] == f"written    {VARIABLES} variables"
+    assert lines[5] == "left out   1 x not part of the network: global_step"
     assert load_weights(tmp_path / "w.h5").network.arguments["output_stride"] == 8
 
 

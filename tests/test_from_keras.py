@@ -210,6 +210,20 @@ def test_the_optimizers_numbers_are_left_out_by_name(library: str, way: str, tmp
 
 
 @pytest.mark.parametrize("library", ["keras", "tf_keras"])
+@pytest.mark.parametrize("way", ["a.keras", "whole.h5", "a.weights.h5"])
+def test_dropout_before_the_classifier_is_left_out(library: str, way: str, tmp_path: Path) -> None:
+    k = keras(library)
+    with oracle.quiet():
+        base = k.applications.ResNet50(weights=None, include_top=False, pooling="avg", input_shape=(64, 96, 3))
+        top = k.layers.Dropout(0.5)(k.layers.Dropout(0.2)(base.output))
+        model = k.Model(base.input, k.layers.Dense(7, activation="softmax", name="predictions")(top))
+    translation, variables = made(saved(model, tmp_path / way))
+    assert set(translation.skipped.values()) <= {"a layer that does nothing in inference"}
+    assert translation.network["num_classes"] == 7
+    assert len(variables) == 53 * 5 + 2
+
+
+@pytest.mark.parametrize("library", ["keras", "tf_keras"])
 @pytest.mark.parametrize("way", ["whole.h5", "a.weights.h5"])
 def test_other_models_of_keras_are_refused_in_words(library: str, way: str, tmp_path: Path) -> None:
     k = keras(library)

@@ -10,7 +10,7 @@ import pytest
 from elsewhere import CLASSES, Array, drawn, error, pixels, pytorch, torchvision
 
 from resnet_ref import load_model, resnet_v1, save_weights
-from resnet_ref.elsewhere.torchvision import PREPROCESSING, UNITS, translate
+from resnet_ref.elsewhere.torchvision import UNITS, translate
 from resnet_ref.elsewhere.translation import Translation
 from resnet_ref.errors import CheckpointError
 from resnet_ref.network import Network
@@ -114,12 +114,15 @@ def test_arrays_are_turned_as_slim_has_them() -> None:
     )
 
 
-def test_dataparallels_names_and_old_files_without_counters_are_taken_too() -> None:
-    """What is no array is left out, and said."""
-    shapes = {f"module.{name}": shape for name, shape in state(UNITS["50"]).items() if "tracked" not in name}
-    made = translate(Listed({**shapes, "epoch": ()}, {"epoch": "int"}))
-    assert made.variables["resnet_v1_50/conv1/weights"].sources == ("module.conv1.weight",)
-    assert made.skipped == {"epoch": "no array of numbers (int)"}
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.backbone."])
+def test_what_stands_before_all_names_is_taken_off_and_files_without_counters_are_taken_too(prefix: str) -> None:
+    """DataParallel's, torch.compile's, or a model's around it. What is no array is left out, and said."""
+    shapes = {f"{prefix}{name}": shape for name, shape in state(UNITS["50"]).items() if "tracked" not in name}
+    made = translate(Listed({**shapes, "epoch": (), "n_averaged": ()}, {"epoch": "int", "n_averaged": "int64"}))
+    assert made.variables["resnet_v1_50/conv1/weights"].sources == (f"{prefix}conv1.weight",)
+    assert made.skipped == {"epoch": "no array of the network (int)", "n_averaged": "no array of the network (int64)"}
+    with pytest.raises(CheckpointError, match=r"with conv1\.weight and layer1\.0\.conv2\.weight, got"):
+        translate(Listed({**shapes, "extra": (3,)}))
 
 
 def test_halves_and_doubles_are_floats_too() -> None:
@@ -296,7 +299,7 @@ def test_its_preprocessing_is_torchvisions(size: tuple[int, int]) -> None:
 
     image = pixels(*size)
     want = torchvision().models.ResNet50_Weights.IMAGENET1K_V1.transforms()(Image.fromarray(image)).numpy()
-    with_ours = Preprocessing.from_json(PREPROCESSING)(image)
+    with_ours = Preprocessing.from_json({"name": "torchvision"})(image)
     assert np.abs(with_ours - want.transpose(1, 2, 0)).max() < 1e-5
 
 
@@ -305,7 +308,7 @@ def test_the_weights_that_torchvision_publishes_say_the_same_preprocessing() -> 
     """The first weights of 50, 101 and 152: 256, 224, and means and deviations 255 times as large, as pixels are."""
     for variant in UNITS:
         said = getattr(torchvision().models, f"ResNet{variant}_Weights").IMAGENET1K_V1.transforms()
-        recorded = PREPROCESSING
+        recorded = Preprocessing.from_json({"name": "torchvision"}).to_json()
         assert (said.resize_size, said.crop_size) == ([recorded["resize_side"]], [recorded["height"]])
         assert np.allclose(np.array(said.mean) * 255, recorded["means"], rtol=1e-12)
         assert np.allclose(np.array(said.std) * 255, recorded["deviations"], rtol=1e-12)

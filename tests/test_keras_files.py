@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from resnet_ref.elsewhere.keras import _convolutions, _expected, translate
+from resnet_ref.elsewhere.keras import _convolutions, _expected, _named, translate
 from resnet_ref.elsewhere.translation import Translation
 from resnet_ref.errors import CheckpointError
 from resnet_ref.network import Network
@@ -105,9 +105,45 @@ def test_a_file_of_other_arrays_is_refused_and_they_are_named(what: str, tmp_pat
     refused(legacy(tmp_path / "a.h5", shapes()), *said)
 
 
-@pytest.mark.parametrize("layer", ["rescaling", "max_pool", "dropout"])
-def test_a_layer_without_weights_that_a_resnet_has_not_is_refused(layer: str, tmp_path: Path) -> None:
-    refused(legacy(tmp_path / "a.h5", resnet50(), ["conv1_relu", layer]), f"{layer} is no layer of it")
+@pytest.mark.parametrize("layer", ["rescaling", "max_pool"])
+def test_a_layer_without_weights_that_a_resnet_has_not_is_refused_or_listed_as_left_out(
+    layer: str, tmp_path: Path
+) -> None:
+    path = legacy(tmp_path / "a.h5", resnet50(), ["conv1_relu", layer])
+    refused(path, f"{layer} is no layer of it")
+    with KerasFile(path) as arrays:
+        made = translate(arrays, strict=False)
+    assert made.skipped == {layer: "a layer without weights, so what it computes is left out"}
+
+
+def test_pooling_of_another_kind_is_refused_even_where_not_strict(tmp_path: Path) -> None:
+    path = legacy(tmp_path / "a.h5", resnet50(), ["conv1_relu", "global_max_pooling2d"])
+    with KerasFile(path) as arrays, pytest.raises(CheckpointError, match="global_max_pooling2d is no layer of it"):
+        translate(arrays, strict=False)
+
+
+def test_of_two_dense_layers_without_names_the_first_is_not_taken_for_the_classifier() -> None:
+    """A .weights.h5 of Keras 2 numbers them."""
+    names = [f"conv2d{n}/kernel" for n in ("", *(f"_{i}" for i in range(1, 53)))]
+    names += [f"batch_normalization{n}/gamma" for n in ("", *(f"_{i}" for i in range(1, 53)))]
+    assert _named([*names, "dense/kernel"])["predictions/kernel"] == "dense/kernel"
+    two = _named([*names, "dense/kernel", "dense_1/kernel"])
+    assert "predictions/kernel" not in two
+    assert two["dense/kernel"] == "dense/kernel"
+
+
+def test_the_name_that_a_classifier_needs_is_said(tmp_path: Path) -> None:
+    shapes = {name.replace("predictions/", "dense/"): shape for name, shape in resnet50(classes=7).items()}
+    refused(
+        legacy(tmp_path / "a.h5", shapes),
+        "dense/kernel is a classifier's, perhaps: give its layer the name predictions",
+    )
+
+
+def test_dropout_is_taken_for_it_does_nothing_in_inference(tmp_path: Path) -> None:
+    with KerasFile(legacy(tmp_path / "a.h5", resnet50(), ["conv1_relu", "dropout", "dropout_1"])) as arrays:
+        made = translate(arrays)
+    assert made.skipped == dict.fromkeys(("dropout", "dropout_1"), "a layer that does nothing in inference")
 
 
 def test_a_whole_file_is_taken_with_any_channels_and_classes_and_only_three_channels_are_turned(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`convert` on whatever it is given: what it is, by content; what it made of it; what it refuses, and leaves out."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from resnet_ref.convert import convert
 from resnet_ref.export import export
 from resnet_ref.network import Network
 from resnet_ref.opening import open_arrays
+from resnet_ref.preprocessing import Preprocessing
 from resnet_ref.random_weights import random_variables
 from resnet_ref.weights.checkpoint.bundle_writer import bundle_files, write_bundle
 
@@ -130,6 +132,91 @@ def test_options_that_make_another_network_of_it_are_refused(torchvision_file: P
         convert(torchvision_file, tmp_path / "w.h5", overrides={"scope": "other"})
     made = convert(torchvision_file, tmp_path / "w.h5", overrides={"output_stride": 16})
     assert made.network.arguments["output_stride"] == 16
+
+
+def test_an_entry_of_the_arg_scope_leaves_the_others_as_the_file_has_them(
+    torchvision_file: Path, keras_file: Path, tmp_path: Path
+) -> None:
+    """Pool1's padding and Keras' epsilon are among them."""
+    made = convert(torchvision_file, tmp_path / "t.h5", overrides={"arg_scope": {"batch_norm_epsilon": 1e-3}})
+    assert made.network.arg_scope.batch_norm_epsilon == 1e-3
+    assert made.network.arg_scope.max_pool2d_padding == "FIXED"
+    made = convert(keras_file, tmp_path / "k.h5", overrides={"arg_scope": {"weight_decay": 5e-4}})
+    assert made.network.arg_scope.batch_norm_epsilon == 1.001e-5
+    assert made.network.arg_scope.max_pool2d_padding == "FIXED"
+    assert made.network.arg_scope.weight_decay == 5e-4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "option"),
+    [
+        ({"function": "resnet_v1_101"}, "--variant resnet_v1_101"),
+        ({"depth_multiplier": 0.5}, "--depth-multiplier 0.5"),
+        ({"min_base_depth": 4}, "--min-base-depth 4"),
+    ],
+)
+def test_options_for_checkpoints_are_refused_where_a_file_shows_itself_what_it_is(
+    torchvision_file: Path, keras_file: Path, tmp_path: Path, overrides: dict[str, Any], option: str
+) -> None:
+    for path in (torchvision_file, keras_file):
+        with pytest.raises(CheckpointError, match=f"{option} does not go with it: a file of .* resnet_v1_50, in full"):
+            convert(path, tmp_path / "w.h5", overrides=overrides)
+        convert(path, tmp_path / "w.h5", overrides={"function": "resnet_v1_50"})
+
+
+def test_what_a_preprocessing_leaves_out_is_as_the_file_has_it(torchvision_file: Path, tmp_path: Path) -> None:
+    made = convert(torchvision_file, tmp_path / "w.h5", preprocessing={"name": "torchvision", "resize_side": 232})
+    assert made.preprocessing == {
+        "name": "torchvision",
+        "resize_side": 232,
+        "height": 224,
+        "width": 224,
+        "means": [123.675, 116.28, 103.53],
+        "deviations": [58.395, 57.12, 57.375],
+    }
+    made = convert(torchvision_file, tmp_path / "w.h5", preprocessing={"name": "vgg"})
+    assert made.preprocessing == Preprocessing().to_json()
+    assert Preprocessing.from_json({"name": "keras"}).means == (123.68, 116.779, 103.939)
+
+
+def test_what_a_file_does_not_show_is_said(torchvision_file: Path, keras_file: Path, tmp_path: Path, run: Run) -> None:
+    for path, said in (
+        (torchvision_file, "epsilon 1e-05 and no dilation"),
+        (keras_file, "epsilon 1.001e-05, strides and"),
+    ):
+        out = run("convert", path, tmp_path / "w.h5", "--force")[1]
+        assert f"assumed    {said}" in out
+    assert "images     as keras prepares them: height 224" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("layer3.2.bn2.weight", np.nan, "layer3.2.bn2.weight holds nan at [3]; expected finite numbers"),
+        ("layer3.2.bn2.running_var", -1.0, "/BatchNorm/moving_variance goes down to -1; a variance is at least 0"),
+        ("fc.bias", 1e300, "resnet_v1_50/logits/biases goes up to 1e+300, beyond float32"),
+    ],
+)
+def test_numbers_that_no_network_has_are_refused_under_the_name_of_the_source(
+    torchvision_file: Path, tmp_path: Path, name: str, value: float, said: str
+) -> None:
+    with open_arrays(torchvision_file).arrays as arrays:
+        content = {one: arrays.read(one).astype(np.float64) for one in arrays.variables}
+    content[name][3] = value
+    save_file(content, path := tmp_path / "bad.safetensors")
+    with pytest.raises(CheckpointError) as caught:
+        convert(path, tmp_path / "w.h5")
+    assert said in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert not (tmp_path / "w.h5").exists()
+
+
+def test_a_variance_a_little_below_zero_is_taken_as_slim_takes_it(torchvision_file: Path, tmp_path: Path) -> None:
+    with open_arrays(torchvision_file).arrays as arrays:
+        content = {one: arrays.read(one) for one in arrays.variables}
+    content["bn1.running_var"][0] = -9e-6  # epsilon is more
+    save_file(content, path := tmp_path / "small.safetensors")
+    convert(path, tmp_path / "w.h5")
 
 
 def test_what_this_package_wrote_is_named(tmp_path: Path, run: Run, tiny_file: Path) -> None:

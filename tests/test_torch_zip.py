@@ -77,6 +77,19 @@ def test_every_type_and_view_is_read_and_what_lies_beside_the_state_dict_is_list
         assert str(found[name]).endswith(f"{name!r} is no array of numbers that can be read, but {kind}")
 
 
+def test_a_tensor_beside_the_state_dict_is_none_of_the_networks(tmp_path: Path) -> None:
+    """As PyTorch's own example keeps the best accuracy."""
+    inner = ORDERED + b"(" + text("a") + tensor("0", 2, [2], [1]) + b"u"
+    top = PROTO + b"}(" + text("state_dict") + inner + text("best") + tensor("1", 1, [], []) + b"u" + STOP
+    path = torch_zip(tmp_path / "a.pth", top, {"data/0": bytes(8), "data/1": bytes(4)})
+    with TorchZip(path) as arrays:
+        assert {name: variable.stored for name, variable in arrays.variables.items()} == {
+            "a": "float32",
+            "best": "a tensor beside the state dict",
+        }
+        assert np.array_equal(arrays.read("a"), [0, 0])
+
+
 def test_bfloat16_and_big_endian_numbers_come_exactly(tmp_path: Path) -> None:
     pickle = state_dict({"a": tensor("0", 2, [2], [1], kind="BFloat16Storage"), "b": tensor("1", 1, [], [])})
     for order in ("little", "big"):

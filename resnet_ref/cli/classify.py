@@ -57,6 +57,11 @@ def classify(
         with progress_bar(len(files), "classifying") as bar:
             for names, probabilities in computed(fleet, files, batch_size, failed.append, reader=reader):
                 for name, row in zip(names, probabilities, strict=True):
+                    if not np.isfinite(row).all():
+                        failed.append(
+                            ImageError(f"{name}: {model.weights.path} gives probabilities that are no numbers")
+                        )
+                        continue
                     results.append({"file": str(name), "predictions": likeliest(model, row, top), **ran})
                 bar.update(len(names))
     if as_json:

@@ -58,6 +58,7 @@ def _plain(destination: str, made: Conversion) -> dict[str, Any]:
         "preprocessing": made.preprocessing,
         "written": list(made.written),
         "skipped": dict(made.skipped),
+        "assumed": made.assumed,
     }
 
 
@@ -65,6 +66,14 @@ def _units(blocks: Sequence[Mapping[str, Any]]) -> str:
     """The strides of each block's units, which tell networks of the same variables apart."""
     strides = {block["scope"]: [unit["stride"] for unit in block["args"]] for block in blocks}
     return f"[{', '.join(f'{scope}: strides {each}' for scope, each in strides.items())}]"
+
+
+def _images(preprocessing: Mapping[str, Any] | None) -> str:
+    """How they are prepared."""
+    if preprocessing is None:
+        return "as the network takes them"
+    shown = (f"{name} {value}" for name, value in preprocessing.items() if name != "name")
+    return f"as {preprocessing['name']} prepares them: {', '.join(shown)}"
 
 
 def _echo(destination: str, made: Conversion) -> None:
@@ -76,7 +85,10 @@ def _echo(destination: str, made: Conversion) -> None:
     echo(f"{made.source['kind']} -> {destination}")
     echo(f"network    {made.network.function}({call})")
     echo(f"labels     {f'{made.labels[0]} ... {made.labels[-1]}' if made.labels else 'none'}")
+    echo(f"images     {_images(made.preprocessing)}")
     echo(f"written    {len(made.written)} variables")
+    if made.assumed:
+        echo(f"assumed    {made.assumed}")
     for reason, count in Counter(made.skipped.values()).items():
         first = next(name for name, why in made.skipped.items() if why == reason)
         echo(f"left out   {count} x {reason}: {first}{' ...' if count > 1 else ''}")

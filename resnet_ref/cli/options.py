@@ -102,8 +102,8 @@ def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--depth-multiplier", type=click.FloatRange(0), help=instead),
         click.option("--min-base-depth", type=click.IntRange(1), help=instead),
         click.option("--output-stride", type=click.IntRange(4), help="Of the network; variables do not show it."),
-        click.option("--network", metavar="FILE.json", help="The whole network, as in save_weights(network=...)."),
-        click.option("--preprocessing", metavar="FILE.json", help="As in save_weights(...); slim's if not given."),
+        click.option("--network", metavar="FILE.json", help="Entries of the network, as in save_weights(network=...)."),
+        click.option("--preprocessing", metavar="FILE.json", help="As in save_weights(...); else its framework's."),
     ]
     for option in reversed(options):
         function = option(function)

@@ -20,13 +20,13 @@ from resnet_ref.elsewhere import keras_config
 from resnet_ref.elsewhere.translation import NOT_USED, Derived, Translation
 from resnet_ref.errors import CheckpointError
 from resnet_ref.kernels.arrays import Array
+from resnet_ref.preprocessing import Preprocessing
 from resnet_ref.resnet_v1 import BASE_DEPTHS, UNITS
 from resnet_ref.weights.differences import differences, listed
 from resnet_ref.weights.named_arrays import NamedArrays
 
 EPSILON = 1.001e-5
 VARIANTS = {f"resnet_v1_{depth}": f"ResNet{depth}" for depth in (50, 101, 152)}
-MEANS = [123.68, 116.779, 103.939]
 _SIDE = 224
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 _EXPECTED = "expected ResNet50, ResNet101 or ResNet152 (v1) of keras.applications"
@@ -40,6 +40,8 @@ _WEIGHTLESS = re.compile(
     r"input_\d+|input_layer(_\d+)?|conv1_(pad|relu)|pool1_(pad|pool)|avg_pool|conv\d_block\d+_([12]_relu|add|out)|"
     r"top_level_model_weights|(activation|add|global_average_pooling2d|max_pooling2d|zero_padding2d)(_\d+)?"
 )
+_IDLE = re.compile(r"((spatial_|gaussian_|alpha_)?dropout|gaussian_noise|activity_regularization)(_\d+)?")
+_ASSUMED = f"epsilon {EPSILON:g}, strides and padding as keras.applications has them, which this file does not show"
 _OTHERS = (
     (r"post_bn|conv\d_block\d+_preact_bn", "a ResNet V2, whose batch norms come before its convolutions"),
     (r".+/depthwise_kernel|layers/depthwise_conv2d.*", "a network of depthwise convolutions, like a ResNeXt"),
@@ -80,6 +82,7 @@ def _translated(arrays: NamedArrays, strict: bool) -> Translation:
     convolutions = list(_convolutions(function, _last("conv1_conv/kernel", shapes, 4, 2)))
     top = _last("predictions/kernel", shapes, 2, 1) if any(name.startswith("predictions/") for name in shapes) else None
     expected = _expected(convolutions, top)
+    with_weights = {name.split("/")[0] for names in in_file.items() for name in names}
     if not strict:
         unused = in_file.keys() - expected
         skipped |= {in_file.pop(name): NOT_USED for name in sorted(unused)}
@@ -91,21 +94,31 @@ def _translated(arrays: NamedArrays, strict: bool) -> Translation:
         if isinstance(variables[source].dtype, str)
     ]
     layers = getattr(arrays, "layers", ())
-    with_weights = {name.split("/")[0] for names in in_file.items() for name in names}
-    strange = [x for x in layers if x not in with_weights and not _WEIGHTLESS.fullmatch(x)]
-    problems += [f"{x} is no layer of it" for x in strange] if strict else []
+    for layer in layers:
+        if layer in with_weights or _WEIGHTLESS.fullmatch(layer):
+            continue
+        if _IDLE.fullmatch(layer):
+            skipped[layer] = "a layer that does nothing in inference"
+        elif strict or layer.startswith("global_max_pooling2d"):
+            problems.append(f"{layer} is no layer of it")
+        else:
+            skipped[layer] = "a layer without weights, so what it computes is left out"
+    if top is None and "dense/kernel" in in_file:
+        problems.append("dense/kernel is a classifier's, perhaps: give its layer the name predictions, and save again")
     pooled = top is not None or any(re.fullmatch(r"avg_pool|global_average_pooling2d", x) for x in layers)
     config = getattr(arrays, "config", None)
     if config is not None:
         problems += keras_config.differences(config, function, top is not None, pooled)
     if problems:
         raise CheckpointError(f"this is no {VARIANTS[function]} of keras.applications: {listed(problems)}")
+    colours = convolutions[0].shape[2] == 3
     height, width = keras_config.input_size(config) or (_SIDE, _SIDE)
     return Translation(
         _network(function, convolutions[0].shape[2], top, pooled),
         dict(_derived(function, convolutions, top, in_file)),
-        {"name": "keras", "height": height, "width": width, "means": MEANS},
+        Preprocessing.from_json({"name": "keras", "height": height, "width": width}).to_json() if colours else None,
         skipped=skipped,
+        assumed="" if config is not None else _ASSUMED,
     )
 
 
@@ -115,7 +128,8 @@ def _named(names: Iterable[str]) -> dict[str, str]:
     count, norms = _numbered(names)
     known = {}
     if "conv2d/kernel" in names and count == norms:
-        known["dense"] = "predictions"
+        if "dense_1/kernel" not in names:  # else there are two, and the last would be the classifier
+            known["dense"] = "predictions"
         for function in VARIANTS:
             order = [c.keras for c in _convolutions(function, 3)]
             if len(order) == count:

@@ -13,6 +13,11 @@ from resnet_ref.weights.elsewhere.keras_names import layers_of
 _EPSILON = 1.001e-5
 _MODELS = ("Functional", "Model")
 _WIDEST = 8192
+# What does nothing in inference.
+IDLE = ("ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise", "SpatialDropout2D")
+
+
+_Layers = Mapping[str, Mapping[str, Any]]  # a model's, by name
 
 
 class _Layer(NamedTuple):
@@ -29,16 +34,18 @@ def differences(config: Any, function: str, top: bool, pooled: bool) -> list[str
         kind = config.get("class_name") if isinstance(config, Mapping) else config
         return [f"the model is a {kind!r:.40}, expected a Functional model as keras.applications makes it"]
     found = {_name(layer): layer for layer in layers_of(config)}
+    idle = {name: layer for name, layer in found.items() if layer.get("class_name") in IDLE}
+    found = {name: layer for name, layer in found.items() if name not in idle}
     first = next((name for name, layer in found.items() if layer.get("class_name") == "InputLayer"), "input_layer")
     expected = _layers(function, first, top, pooled)
     problems = [f"the model's config lacks the layer {name}" for name in expected if name not in found]
     try:
         for name, layer in found.items():
             if name in expected:
-                problems += _compared(name, layer, expected[name])
+                problems += _compared(name, layer, expected[name], idle)
             else:
                 problems.append(f"{name[:60]} ({layer.get('class_name')!r:.40}) is no layer of it")
-        outputs = _sources(config["config"].get("output_layers"))
+        outputs = _past(_sources(config["config"].get("output_layers")), idle)
     except RecursionError:
         return ["the model's config is nested too deeply"]
     last = tuple(expected)[-1]
@@ -65,7 +72,14 @@ def _name(layer: Mapping[str, Any]) -> str:
     return str(layer.get("name") or (settings.get("name") if isinstance(settings, Mapping) else None))
 
 
-def _compared(name: str, layer: Mapping[str, Any], expected: _Layer) -> list[str]:
+def _past(names: tuple[str, ...], idle: _Layers) -> tuple[str, ...]:
+    """The layers that these get their input from, but for those that hand on what they get."""
+    for _ in idle:
+        names = tuple(one for x in names for one in (_sources(idle[x].get("inbound_nodes"))[:1] if x in idle else (x,)))
+    return names
+
+
+def _compared(name: str, layer: Mapping[str, Any], expected: _Layer, idle: _Layers) -> list[str]:
     if layer.get("class_name") != expected.kind:
         return [f"{name} is a {layer.get('class_name')!r:.40}, expected {expected.kind}"]
     settings = layer.get("config")
@@ -76,7 +90,7 @@ def _compared(name: str, layer: Mapping[str, Any], expected: _Layer) -> list[str
         for key, allowed in expected.settings.items()
         if key in settings and not any(_equal(settings[key], value) for value in allowed)
     ]
-    inputs = _sources(layer.get("inbound_nodes"))
+    inputs = _past(_sources(layer.get("inbound_nodes")), idle)
     if sorted(inputs) != sorted(expected.inputs):
         problems.append(f"{name} follows {', '.join(inputs)[:100] or 'nothing'}, expected {', '.join(expected.inputs)}")
     return problems

@@ -18,21 +18,19 @@ from resnet_ref.elsewhere.translation import NOT_USED, Derived, Translation
 from resnet_ref.errors import CheckpointError
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.network import Network
+from resnet_ref.preprocessing import Preprocessing
 from resnet_ref.weights.checkpoint.variable import Variable
 from resnet_ref.weights.differences import Shapes, differences, listed
 from resnet_ref.weights.named_arrays import NamedArrays
 
 UNITS = {"50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
 _BASIC = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet34"}
-PREPROCESSING = {
-    "name": "torchvision",
-    "resize_side": 256,
-    "height": 224,
-    "width": 224,
-    "means": [123.675, 116.28, 103.53],
-    "deviations": [58.395, 57.12, 57.375],
-}
-_PARALLEL = "module."  # before every name, where DataParallel was saved with the network inside
+_ASSUMED = (
+    "epsilon 1e-05 and no dilation, which no state dict shows (else: --network, --output-stride); images as "
+    "IMAGENET1K_V1's, while V2's are resized to 232 (--preprocessing)"
+)
+_AVERAGES = "n_averaged"  # beside the network, in AveragedModel's
+_FIRST = "layer1.0.conv2.weight"
 _COUNTER = ".num_batches_tracked"
 _MOST_CLASSES = 1 << 20
 _BASE_DEPTH = 64
@@ -48,24 +46,30 @@ _EXPECTED = "expected torchvision's resnet50, resnet101 or resnet152"
 
 
 def translate(arrays: NamedArrays, strict: bool = True) -> Translation:
-    """The ResNet in a state dict of torchvision's names, DataParallel's too; CheckpointError for any other, naming it.
+    """The ResNet in a state dict of torchvision's names; CheckpointError for any other, naming it.
 
-    Every array is used, but for the counters of batches, or is an error; or left out, unless `strict`.
+    What stands before all names, such as DataParallel's module., is taken off. Every array is used, but for counters,
+    or is an error; or left out, unless `strict`.
     """
-    numeric = {name: v for name, v in arrays.variables.items() if isinstance(v.dtype, np.dtype)}
-    prefix = _PARALLEL if numeric and all(name.startswith(_PARALLEL) for name in numeric) else ""
+    numeric = {name: v for name, v in arrays.variables.items() if isinstance(v.dtype, np.dtype) and name != _AVERAGES}
+    prefixes = {name.removesuffix(_FIRST) for name in numeric if name.endswith(_FIRST)}
+    prefix = prefixes.pop() if len(prefixes) == 1 else ""
+    if not all(name.startswith(prefix) for name in numeric):
+        prefix = ""
     found = {name.removeprefix(prefix): variable for name, variable in numeric.items()}
     try:
         network = _network(_recognised(found), _classes(found))
         variables, skipped = _compared(found, network, strict)
     except CheckpointError as error:
         raise CheckpointError(f"{arrays.path}: {error}") from None
+    others = {name: v.stored for name, v in arrays.variables.items() if name not in numeric}
     return Translation(
         network,
         {slims: Derived(shape, (prefix + source,), make) for slims, (source, shape, make) in variables.items()},
-        PREPROCESSING,
+        Preprocessing.from_json({"name": "torchvision"}).to_json(),
         skipped={prefix + name: why for name, why in skipped.items()}
-        | {name: f"no array of numbers ({v.stored})" for name, v in arrays.variables.items() if name not in numeric},
+        | {name: f"no array of the network ({stored})" for name, stored in others.items()},
+        assumed=_ASSUMED,
     )
 
 
@@ -73,7 +77,7 @@ def _recognised(found: Mapping[str, Variable]) -> str:
     """50, 101 or 152."""
     matches = [match for name in found if (match := _UNIT.fullmatch(name))]
     units = tuple(sum(match[1] == layer for match in matches) for layer in "1234")
-    widths = _shape(found, "layer1.0.conv2.weight")
+    widths = _shape(found, _FIRST)
     if len(widths) != 4 or len(_shape(found, "conv1.weight")) != 4:
         names = ", ".join(repr(name[:60]) for name in sorted(found)[:4]) or "no arrays"
         raise CheckpointError(f"{_EXPECTED}, with conv1.weight and layer1.0.conv2.weight, got {names}")

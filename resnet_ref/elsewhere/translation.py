@@ -23,10 +23,11 @@ class Derived:
 class Translation:
     """network: as in Network.from_json. variables: by slim's names, exactly the network's. preprocessing: as in
     Preprocessing.from_json, where it is known. labels: one per class. skipped: what the file holds besides, name -> why
-    it is left out."""
+    it is left out. assumed: a sentence on what the file does not show."""
 
     network: Mapping[str, Any]
     variables: Mapping[str, Derived]
     preprocessing: Mapping[str, Any] | None
     labels: tuple[str, ...] | None = None
     skipped: Mapping[str, str] = field(default_factory=dict)
+    assumed: str = ""

@@ -24,6 +24,7 @@ WRAPPERS = ("state_dict", "model")
 _ZIP = b"PK\x03\x04"
 # The number that torch.save began with before version 1.6, pickled.
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+_BESIDE = "a tensor beside the state dict"
 _ALONE = 'save the state dict alone: torch.save(model.state_dict(), "weights.pth")'
 
 
@@ -44,9 +45,11 @@ class TorchZip:
         try:
             self._root = self._find_root()
             self._order = self._byte_order()
-            entries = _entries(str(path), self._unpickled())
+            entries, beside = _entries(str(path), self._unpickled())
             self._tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
-            self.variables = MappingProxyType({name: self._described(name, entries[name]) for name in sorted(entries)})
+            listed = {name: self._described(name, value) for name, value in entries.items()}
+            listed |= {name: self._beside(name, value) for name, value in beside.items()}
+            self.variables = MappingProxyType(dict(sorted(listed.items())))
         except BaseException:
             self._records.close()
             raise
@@ -122,6 +125,10 @@ class TorchZip:
             raise CheckpointError(f"{self.path}: {where} has {have} bytes, expected {want}. {AGAIN}")
         return Variable.of(element, value.shape)
 
+    def _beside(self, name: str, value: Any) -> Variable:
+        """None of the network's, if it is a tensor too: the best accuracy, say."""
+        return Variable(_BESIDE, (), 0, _BESIDE) if isinstance(value, Tensor) else self._described(name, value)
+
     def _element(self, tensor: Tensor) -> DType:
         kind = element_of(tensor.storage.element)
         return kind if kind.stored is None else kind._replace(stored=kind.stored.newbyteorder(self._order))
@@ -143,7 +150,7 @@ def _require_zip(path: Path) -> None:
         raise CheckpointError(f"{path}: expected a zip file of torch.save, got a file that begins with {start[:8]!r}.")
 
 
-def _entries(name: str, top: Any) -> dict[str, Any]:
+def _entries(name: str, top: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The state dict's entries by name, and those beside it."""
     if type(top) is not dict:
         raise CheckpointError(f"{name}: expected a state dict, got a {type(top).__name__.lower()}; {_ALONE}.")
@@ -157,4 +164,4 @@ def _entries(name: str, top: Any) -> dict[str, Any]:
             raise CheckpointError(f"{name}: expected a state dict, whose keys are names, got the key {key}; {_ALONE}.")
     if both := sorted(inner.keys() & beside.keys()):
         raise CheckpointError(f"{name}: {both[0][:100]!r} is in the state dict and beside it; {_ALONE}.")
-    return {**beside, **inner}
+    return inner, beside
