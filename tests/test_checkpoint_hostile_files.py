@@ -160,7 +160,7 @@ def test_a_bomb_is_refused_long_before_eight_gigabytes(tmp_path: Path, scratch: 
 
 def test_a_member_larger_than_the_disk_is_refused_before_it_is_written(tmp_path: Path, scratch: Path) -> None:
     (tmp_path / "a").write_bytes(header(b"m.index", b"\x80" + (1 << 50).to_bytes(11, "big")) + END)
-    assert f"m.index unpacks to {1 << 50} bytes, but {scratch}/checkpoint-" in refusal(tmp_path / "a")
+    assert f"m.index unpacks to {1 << 50} bytes, but {scratch}/resnet-ref-unpacked-" in refusal(tmp_path / "a")
     assert refusal(tmp_path / "a").endswith(" free. Free some space, or point TMPDIR at another disk.")
 
 

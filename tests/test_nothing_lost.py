@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -157,7 +158,7 @@ def test_a_file_taken_for_litter_before_it_was_locked_is_made_anew(
 ) -> None:
     from resnet_ref.weights import atomic
 
-    really = atomic._locked
+    really = atomic.locked
     taken: list[Path] = []
 
     def late(descriptor: int, wait: bool = False) -> bool:
@@ -166,7 +167,7 @@ def test_a_file_taken_for_litter_before_it_was_locked_is_made_anew(
             taken[0].unlink()
         return really(descriptor, wait)
 
-    monkeypatch.setattr(atomic, "_locked", late)
+    monkeypatch.setattr(atomic, "locked", late)
     with replacing(tmp_path / "w.h5") as part:
         part.write_text("new")
     assert taken
@@ -249,3 +250,43 @@ def test_ctrl_c_while_hdf5_writes_is_neither_lost_nor_the_end_of_the_interpreter
                 process.kill()
         assert [path.name for path in tmp_path.iterdir()] == ["w.h5"]
         load_weights(tmp_path / "w.h5")
+
+
+# Opens an archive and stays in it, or is killed there.
+UNPACKER = """
+    import sys, time
+    from resnet_ref.weights.checkpoint import open_checkpoint
+    with open_checkpoint(sys.argv[1]):
+        print("open", flush=True)
+        time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_unpacked_is_removed_by_the_next_and_a_living_ones_is_not(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    archive, scratch = tmp_path / "model.tar.gz", tmp_path / "scratch"
+    scratch.mkdir()
+    (stranger := scratch / "resnet-ref-unpacked").mkdir()
+    with tarfile.open(archive, "w:gz") as tar:
+        for file in checkpoint.parent.glob(f"{checkpoint.name}*"):
+            tar.add(file, file.name)
+
+    def unpacking() -> "subprocess.Popen[str]":
+        command = [sys.executable, "-c", textwrap.dedent(UNPACKER), str(archive)]
+        made = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(scratch)})
+        assert made.stdout is not None
+        assert made.stdout.readline() == "open\n"
+        return made
+
+    with unpacking() as living:
+        (alive,) = set(scratch.iterdir()) - {stranger}
+        with unpacking() as killed:
+            killed.kill()
+        (dead,) = set(scratch.iterdir()) - {stranger, alive}
+        assert len(list(dead.iterdir())) == 2
+        with unpacking() as last:
+            assert not dead.exists()
+            assert len(list(alive.iterdir())) == 2
+            last.terminate()
+        living.kill()

@@ -84,12 +84,12 @@ def _created(part: Path) -> int:
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         with suppress(FileNotFoundError):  # someone took it for abandoned before it was locked
             lock = os.open(part, os.O_RDONLY)
-            if _locked(lock, wait=True) is False or os.fstat(lock).st_nlink:
+            if locked(lock, wait=True) is False or os.fstat(lock).st_nlink:
                 return lock
             os.close(lock)
 
 
-def _locked(descriptor: int, wait: bool = False) -> bool:
+def locked(descriptor: int, wait: bool = False) -> bool:
     """Whether the file is locked by us now. Not where another holds it, or where there are no locks."""
     if fcntl is None:
         return False
@@ -113,7 +113,7 @@ def _remove_abandoned(target: Path) -> None:
 def _remove_unless_held(part: str) -> None:
     descriptor = os.open(part, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     try:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode) and _locked(descriptor):
+        if stat.S_ISREG(os.fstat(descriptor).st_mode) and locked(descriptor):
             os.unlink(part)
     finally:
         os.close(descriptor)

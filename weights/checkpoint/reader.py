@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +20,7 @@ from resnet_ref.weights.checkpoint.source import Source
 from resnet_ref.weights.checkpoint.v1 import V1
 from resnet_ref.weights.checkpoint.variable import Variable
 from resnet_ref.weights.checkpoint.wire import decoding
+from resnet_ref.weights.scratch import scratch_folder
 
 _MOST_BYTES = 1 << 31  # of one variable; a sparse file claims terabytes and takes no disk
 
@@ -51,8 +51,7 @@ class Checkpoint:
         self._closing = ExitStack()
         self._closed = False
         try:
-            scratch = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="checkpoint-")))
-            located = locate(path, scratch)
+            located = locate(path, self._closing.enter_context(scratch_folder()))
             sources = self._open_v2(located) if located.index_file is not None else self._open_v1(located)
         except BaseException:
             self._closing.close()
