@@ -35,21 +35,14 @@ _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
 }
-# The package without what its __init__ imports (as long as all the rest takes) until someone asks for that. Nothing
-# of the folder we are in is imported: it may be where the hostile files lie.
+# Nothing of the folder we are in is imported: it may be where the hostile files lie.
 _BOOT = """
-import importlib.util, json, sys, types
+import importlib.util, json, sys
 path, package, begin, memory = json.loads(sys.argv[1])
 sys.path[:] = path
-lean = sys.modules["resnet_ref"] = types.ModuleType("resnet_ref")
-lean.__path__ = package
-def whole(name):
-    if name.startswith("__") or importlib.util.find_spec("resnet_ref." + name):
-        raise AttributeError(name)
-    if sys.modules["resnet_ref"] is lean:
-        del sys.modules["resnet_ref"]
-    return getattr(importlib.import_module("resnet_ref"), name)
-lean.__getattr__ = whole
+spec = importlib.util.spec_from_file_location("resnet_ref", package[0], submodule_search_locations=package[1])
+sys.modules["resnet_ref"] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
 from resnet_ref.isolation import _serve
 _serve(begin, memory)
 """
@@ -215,7 +208,8 @@ def _greeting(begin: tuple[str, str] | None, memory: int) -> str:
     import resnet_ref
 
     path = [entry for entry in sys.path if os.path.isabs(entry)]
-    return json.dumps([path, [os.path.abspath(entry) for entry in resnet_ref.__path__], begin, memory])
+    places = [os.path.abspath(entry) for entry in resnet_ref.__path__]
+    return json.dumps([path, [os.path.abspath(str(resnet_ref.__file__)), places], begin, memory])
 
 
 def _widen(process: "subprocess.Popen[bytes]") -> None:

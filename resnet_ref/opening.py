@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from resnet_ref.elsewhere import exported, keras, torchvision
 from resnet_ref.elsewhere.translation import Translation
+from resnet_ref.errors import CheckpointError
 from resnet_ref.weights.checkpoint import open_checkpoint
 from resnet_ref.weights.elsewhere.keras_h5 import KerasFile
 from resnet_ref.weights.elsewhere.safetensors_file import SafetensorsFile
@@ -35,6 +36,8 @@ def open_arrays(path: str | os.PathLike[str]) -> Opened:
 
     CheckpointError where it can be none of these. To be closed by whoever called, as a context manager.
     """
+    if not os.fspath(path):  # which is the folder we are in to some, and an unset variable of a shell's to others
+        raise CheckpointError("the name of what is to be converted is empty; name a file or a folder")
     start, end = _ends(Path(path))
     if is_hdf5(path) or (start.startswith(_ZIP) and _KERAS_MEMBER in end):
         return Opened(KerasFile(path), keras.translate)

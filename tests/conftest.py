@@ -14,7 +14,7 @@ from tiers import why_no_gpu
 from variables import random_variables
 
 from resnet_ref import save_weights
-from resnet_ref.cli.main import _run
+from resnet_ref.cli.group import _run
 from resnet_ref.network import Network
 
 # How long an example takes depends on the machine, and proves nothing.

@@ -72,13 +72,40 @@ def test_ctrl_c_is_one_word_and_status_130(run: Run, monkeypatch: pytest.MonkeyP
         assert err.strip() == "resnet-ref: interrupted"
 
 
+def test_ctrl_c_while_everything_is_being_imported_is_one_word_and_status_130(tiny_file: Path, tmp_path: Path) -> None:
+    """From the moment on that Python has come to our first line."""
+    wait = tmp_path / "sitecustomize.py"
+    for late in ("numpy", "h5py", "resnet_ref.export"):
+        wait.write_text(
+            "import os, signal, sys\n"
+            "class Interrupt:\n"
+            "    def find_spec(self, name, path, target=None):\n"
+            f"        if name == {late!r}:\n"
+            "            os.kill(os.getpid(), signal.SIGINT)\n"
+            "sys.meta_path.insert(0, Interrupt())\n"
+        )
+        line = ("export", tiny_file, tmp_path / "w.safetensors")
+        done = process(*line, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", "resnet-ref: interrupted\n"), late
+    assert not (tmp_path / "w.safetensors").exists()
+
+
+def test_a_closed_stderr_keeps_nobody_from_the_answer(tiny_file: Path, photos: list[Path]) -> None:
+    line = f'"{SCRIPT}" classify "{photos[0]}" --weights "{tiny_file}" --device cpu 2>&-'
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith(str(photos[0]))
+
+
 def test_too_little_memory_is_one_line_with_advice(
     run: Run, monkeypatch: pytest.MonkeyPatch, photos: list[Path]
 ) -> None:
     monkeypatch.setattr(classify, "open_fleet", lambda *a, **k: (_ for _ in ()).throw(MemoryError("9 GiB")))
     status, out, err = run("classify", photos[0])
     assert (status, out) == (2, "")
-    assert err == "resnet-ref: not enough memory (9 GiB); use fewer or smaller images, or a smaller --batch-size\n"
+    assert err == (
+        "resnet-ref: not enough memory (9 GiB); a smaller --batch-size, or smaller images or files, need less\n"
+    )
 
 
 def test_a_failed_check_is_status_1(run: Run, monkeypatch: pytest.MonkeyPatch, photos: list[Path]) -> None:

@@ -16,7 +16,7 @@ from resnet_ref.network import Network
 
 PLACES = """
     photo.png text.png text.h5 empty.h5 photo.h5 folder plain.h5 featureless.h5 tiny.h5 damaged.h5 labels.txt list.json
-    broken.json preprocessing.json classes.json deep.json pipe sparse
+    broken.json preprocessing.json classes.json deep.json pipe sparse loop.h5
 """
 
 
@@ -41,6 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_file: Path, tiny_variab
     (here / "labels.txt").write_text("a\nb\n")
     (here / "list.json").write_text("[]")
     (here / "broken.json").write_text("{")
+    (here / "loop.h5").symlink_to("loop.h5")
     (here / "deep.json").write_text('{"a": ' + "[" * 200_000)
     (here / "sparse").touch()
     os.truncate(here / "sparse", 10**10)
@@ -87,6 +88,8 @@ WRONG = [
     ("convert", "Missing argument 'SOURCE'", ""),
     ("convert none.ckpt", "Missing argument 'DEST.h5'", ""),
     ("convert none.ckpt new.h5", "none.ckpt", "expected a checkpoint"),
+    ("convert EMPTY new.h5", "the name of what is to be converted is empty", "name a file or a folder"),
+    ("convert CHECKPOINT loop.h5", "loop.h5 is a link that leads to itself", "name of a file"),
     ("convert folder new.h5", "folder", "expected a checkpoint in it, got none"),
     ("convert photo.png new.h5", "photo.png", "a PNG image"),
     ("convert tiny.h5 new.h5", "tiny.h5", "already"),
@@ -173,7 +176,8 @@ def test_a_wrong_call_is_one_line_of_stderr_and_status_2(
     run: Run,
 ) -> None:
     monkeypatch.chdir(place)
-    status, out, err = run(*(checkpoint if word == "CHECKPOINT" else word for word in line.split()))
+    words: dict[str, Any] = {"CHECKPOINT": checkpoint, "EMPTY": ""}
+    status, out, err = run(*(words.get(word, word) for word in line.split()))
     assert (status, out) == (2, "")
     assert err.startswith("resnet-ref: ")
     assert err.endswith("\n")

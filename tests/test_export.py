@@ -151,7 +151,7 @@ def test_the_same_weights_give_the_same_bytes_in_every_process(tmp_path: Path, t
     for name in ("m.safetensors", "m.ckpt"):
         export(tiny, tmp_path / name)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    script = "import sys; from resnet_ref.cli.main import main; main(sys.argv[1:])"
+    script = "import sys; from resnet_ref.cli import main; main(sys.argv[1:])"
     for name in ("m.safetensors", "m.ckpt"):
         line = [sys.executable, "-c", script, "export", str(tiny_file), str(tmp_path / name), "--force"]
         subprocess.run(line, check=True, capture_output=True)
@@ -263,7 +263,7 @@ def test_a_wrong_call_is_one_line_and_status_2_and_changes_nothing(
 
 def ending(prepare: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own, after `prepare`."""
-    script = f"import os, resource, sys; from resnet_ref.cli.main import main\n{prepare}\nmain(sys.argv[1:])"
+    script = f"import os, resource, sys; from resnet_ref.cli import main\n{prepare}\nmain(sys.argv[1:])"
     line = [sys.executable, "-c", script, *map(str, arguments)]
     return subprocess.run(line, capture_output=True, text=True, check=False)
 

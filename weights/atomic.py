@@ -47,6 +47,8 @@ def replacing(destination: str | os.PathLike[str]) -> Iterator[Path]:
             raise WeightsError(
                 f"{os.fspath(destination) or 'an empty name'} is a directory; give the name of a file to write"
             )
+        if target.is_symlink():  # what realpath could not follow
+            raise WeightsError(f"{destination} is a link that leads to itself; give the name of a file to write")
         if target.exists() and not target.is_file():
             raise WeightsError(f"{destination} is a device, pipe or socket; give the name of a file to write")
         part = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")

@@ -69,7 +69,8 @@ def _lines(destination: str, weights: Weights, made: Exported) -> list[str]:
         f"to do      {_to_do(destination, weights.network, made)}",
     ]
     if made.format == "tensorflow":
-        lines.append("left out   labels, preprocessing and the call itself: a checkpoint holds variables alone")
+        left = "labels, preprocessing and the call itself: a checkpoint holds variables alone"
+        lines.append(f"left out   {left}, and `resnet-ref convert` takes them for slim's own network")
         if not made.state:
             lines.append(f"as it was  {made.files[0].with_name('checkpoint')}: it is not of our making")
     return lines

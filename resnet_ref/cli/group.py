@@ -8,9 +8,11 @@ import logging
 import os
 import signal
 import sys
+import warnings
 
 import click
 
+from resnet_ref.cli import begin
 from resnet_ref.cli.options import echo_error
 from resnet_ref.errors import ResnetRefError, VerificationError
 
@@ -28,6 +30,7 @@ class _Commands(click.Group):
             return None
         module = importlib.import_module(f"resnet_ref.cli.{name}")
         command: click.Command = getattr(module, name)
+        begin()
         return command
 
 
@@ -46,6 +49,8 @@ def resnet_ref() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit the process."""
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  whoever started us closed it
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    warnings.filterwarnings("ignore", category=RuntimeWarning)  # NumPy's, with lines of our source
     logging.basicConfig(format="resnet-ref: %(message)s")
     # So that what is half written is removed on the way out.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -67,7 +72,8 @@ def _run(arguments: list[str] | None) -> int:
     except ResnetRefError as error:
         return _fail(str(error), 2)
     except MemoryError as error:
-        return _fail(f"not enough memory ({error}); use fewer or smaller images, or a smaller --batch-size", 2)
+        what = f" ({error})" if str(error) else ""
+        return _fail(f"not enough memory{what}; a smaller --batch-size, or smaller images or files, need less", 2)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
     except BrokenPipeError:
