@@ -10,6 +10,7 @@ import pytest
 from elsewhere import CLASSES, Array, drawn, error, pixels, pytorch, torchvision
 
 from resnet_ref import load_model, resnet_v1, save_weights
+from resnet_ref.convert import convert
 from resnet_ref.elsewhere.torchvision import UNITS, translate
 from resnet_ref.elsewhere.translation import Translation
 from resnet_ref.errors import CheckpointError
@@ -289,6 +290,30 @@ def test_the_network_in_a_file_of_torchvisions_gives_its_logits(variant: str, tm
         if size == (66, 63):
             _, ends = planned(x, end_points=[name])
             assert error(ends[name].reshape(want.shape), want) < 1e-5
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(("dilated", "output_stride"), [((False, False, True), 16), ((False, True, True), 8)])
+def test_a_dilated_network_is_ours_with_its_output_stride(
+    dilated: tuple[bool, ...], output_stride: int, tmp_path: Path
+) -> None:
+    """`replace_stride_with_dilation`, which no state dict shows. Without it the logits are others."""
+    torch = pytorch()
+    model = (
+        torchvision().models.resnet50(weights=None, num_classes=CLASSES, replace_stride_with_dilation=dilated).eval()
+    )
+    model.load_state_dict(model_of("50").state_dict())
+    torch.save(model.state_dict(), tmp_path / "d.pth")
+    x = drawn(2, 65, 98, 3)
+    with torch.no_grad():
+        want = model(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
+    errors = []
+    for overrides in ({"output_stride": output_stride}, {}):
+        convert(tmp_path / "d.pth", tmp_path / f"{len(errors)}.h5", overrides=overrides)
+        _, ends = load_model(tmp_path / f"{len(errors)}.h5", device="cpu")(x, end_points=["resnet_v1_50/logits"])
+        errors.append(error(ends["resnet_v1_50/logits"].reshape(want.shape), want))
+    assert errors[0] < 1e-5
+    assert errors[1] > 1e-3
 
 
 @pytest.mark.peers
