@@ -153,7 +153,7 @@ def test_a_bomb_is_refused_long_before_eight_gigabytes(tmp_path: Path, scratch: 
     path.write_bytes(gzip.compress(header(b"m.index", b"\x80" + (1 << 32).to_bytes(11, "big"))) + zeros * 64)
     assert refusal(path) == (
         f"{path}: unpacks to more than {100 * path.stat().st_size} bytes. "
-        "If that is meant so, unpack it and name the checkpoint."
+        "If you trust it, and that is meant so, unpack it and name the checkpoint."
     )
     assert not list(scratch.iterdir())
 
@@ -203,7 +203,7 @@ def test_a_pipe_in_the_place_of_a_data_file_is_missing(tmp_path: Path) -> None:
     data.unlink()
     os.mkfifo(data)
     assert refusal(path) == (
-        f"{data}: missing from the 1 data files of {path}.index. Copy it into the same folder as the others."
+        f"{data}: missing from the data of {path}.index. Copy it into the same folder as the others."
     )
 
 

@@ -126,6 +126,15 @@ def test_what_stands_before_all_names_is_taken_off_and_files_without_counters_ar
         translate(Listed({**shapes, "extra": (3,)}))
 
 
+def test_a_file_without_a_classifier_is_a_network_without_logits() -> None:
+    """As the backbone of another model is saved; its global pool is the output."""
+    shapes = {name: shape for name, shape in state(UNITS["50"]).items() if not name.startswith("fc.")}
+    made = translate(Listed(shapes))
+    assert Network.from_json(made.network).num_classes is None
+    assert not [name for name in made.variables if "logits" in name]
+    assert len(made.variables) == 53 * 5
+
+
 def test_halves_and_doubles_are_floats_too() -> None:
     shapes = state(UNITS["50"])
     kinds = {"conv1.weight": "float16", "fc.weight": "bfloat16", "fc.bias": "float64"}
@@ -143,7 +152,7 @@ REFUSED: dict[str, tuple[Shapes, dict[str, str], str]] = {
     "others": ({"features.0\n": (1,)}, {}, f"{HAVE}, with conv1.weight and layer1.0.conv2.weight, got 'features.0\\n'"),
     "deep stem": ({**less("conv1.weight"), "conv1.0.weight": (32, 3, 3, 3)}, {}, "got 'bn1.bias', 'bn1.num_batches"),
     "200": (state((3, 24, 36, 3)), {}, "units (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3), got units (3, 24, 36, 3)"),
-    "no fc": (less("fc.weight"), {}, "expected fc.weight [classes, 2048], got none"),
+    "half an fc": (less("fc.weight"), {}, "expected fc.weight [classes, 2048], got none"),
     "classes": (
         {**FIFTY, "fc.weight": (1 << 30, 2048)},
         {},
@@ -290,6 +299,22 @@ def test_the_network_in_a_file_of_torchvisions_gives_its_logits(variant: str, tm
         if size == (66, 63):
             _, ends = planned(x, end_points=[name])
             assert error(ends[name].reshape(want.shape), want) < 1e-5
+
+
+@pytest.mark.peers
+def test_a_file_without_a_classifier_gives_torchvisions_pooled_features(tmp_path: Path) -> None:
+    torch, model = pytorch(), model_of("50")
+    torch.save({name: t for name, t in model.state_dict().items() if not name.startswith("fc.")}, tmp_path / "b.pth")
+    convert(tmp_path / "b.pth", tmp_path / "b.h5")
+    x = drawn(2, 65, 98, 3)
+    kept = []
+    hook = model.avgpool.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    with torch.no_grad():
+        model(torch.from_numpy(x.transpose(0, 3, 1, 2).copy()))
+    hook.remove()
+    assert (
+        error(load_model(tmp_path / "b.h5", device="cpu")(x).reshape(2, 2048), kept[0].numpy().reshape(2, 2048)) < 1e-5
+    )
 
 
 @pytest.mark.peers

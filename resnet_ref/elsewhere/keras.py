@@ -93,20 +93,16 @@ def _translated(arrays: NamedArrays, strict: bool) -> Translation:
         for source in in_file.values()
         if isinstance(variables[source].dtype, str)
     ]
-    layers = getattr(arrays, "layers", ())
+    layers, config = getattr(arrays, "layers", ()), getattr(arrays, "config", None)
     for layer in layers:
-        if layer in with_weights or _WEIGHTLESS.fullmatch(layer):
-            continue
-        if _IDLE.fullmatch(layer):
-            skipped[layer] = "a layer that does nothing in inference"
-        elif strict or layer.startswith("global_max_pooling2d"):
-            problems.append(f"{layer} is no layer of it")
-        else:
-            skipped[layer] = "a layer without weights, so what it computes is left out"
+        if layer not in with_weights and not _WEIGHTLESS.fullmatch(layer):
+            if why := _left_out(layer, strict, config is not None):
+                skipped[layer] = why
+            elif config is None:  # which names it else
+                problems.append(f"{layer} is no layer of it")
     if top is None and "dense/kernel" in in_file:
         problems.append("dense/kernel is a classifier's, perhaps: give its layer the name predictions, and save again")
     pooled = top is not None or any(re.fullmatch(r"avg_pool|global_average_pooling2d", x) for x in layers)
-    config = getattr(arrays, "config", None)
     if config is not None:
         problems += keras_config.differences(config, function, top is not None, pooled)
     if problems:
@@ -120,6 +116,15 @@ def _translated(arrays: NamedArrays, strict: bool) -> Translation:
         skipped=skipped,
         assumed="" if config is not None else _ASSUMED,
     )
+
+
+def _left_out(layer: str, strict: bool, described: bool) -> str | None:
+    """Why a layer without weights may be; None: it may not. described: by the model's config."""
+    if _IDLE.fullmatch(layer):
+        return "a layer that does nothing in inference"
+    if strict or described or layer.startswith("global_max_pooling2d"):
+        return None
+    return "a layer without weights, so what it computes is left out"
 
 
 def _named(names: Iterable[str]) -> dict[str, str]:

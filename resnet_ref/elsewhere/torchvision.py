@@ -3,7 +3,7 @@
     conv1, bn1                      conv1
     layerN.M.convK, bnK             blockN/unit_{M+1}/bottleneck_v1/convK
     layerN.M.downsample.0, .1       blockN/unit_{M+1}/bottleneck_v1/shortcut
-    fc                              logits
+    fc (none in a backbone)         logits
 
 `replace_stride_with_dilation` and stride-in-1x1 variants have the same names and shapes: no file tells these apart.
 """
@@ -107,14 +107,17 @@ def _shape(found: Mapping[str, Variable], name: str) -> tuple[int, ...]:
     return found[name].shape if name in found else ()
 
 
-def _classes(found: Mapping[str, Variable]) -> int:
+def _classes(found: Mapping[str, Variable]) -> int | None:
+    """None where there is no classifier, as in a backbone's file."""
+    if not any(name.startswith("fc.") for name in found):
+        return None
     shape = _shape(found, "fc.weight")
     if len(shape) != 2 or not 1 <= shape[0] <= _MOST_CLASSES:
         raise CheckpointError(f"expected fc.weight [classes, 2048], got {list(shape) if shape else 'none'}")
     return shape[0]
 
 
-def _network(variant: str, classes: int) -> dict[str, Any]:
+def _network(variant: str, classes: int | None) -> dict[str, Any]:
     blocks = []
     for block, units in enumerate(UNITS[variant]):
         width = _BASE_DEPTH << block
@@ -126,7 +129,7 @@ def _network(variant: str, classes: int) -> dict[str, Any]:
     return {
         "function": "resnet_v1",
         "scope": f"resnet_v1_{variant}",
-        "num_classes": classes,
+        **({} if classes is None else {"num_classes": classes}),
         "blocks": blocks,
         "arg_scope": {"max_pool2d_padding": "FIXED"},
     }

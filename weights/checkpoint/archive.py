@@ -91,6 +91,6 @@ class _Bounded:
         if self._left < 0:
             raise CheckpointError(
                 f"{self._name}: unpacks to more than {self._most} bytes. "
-                "If that is meant so, unpack it and name the checkpoint."
+                "If you trust it, and that is meant so, unpack it and name the checkpoint."
             )
         return data

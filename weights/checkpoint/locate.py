@@ -58,7 +58,8 @@ def data_names(located: Located, count: int) -> list[str]:
     for number in range(count):
         names.append(f"{located.prefix}.data-{number:05d}-of-{count:05d}")
         # one by one, because `count` is only what a file claims
-        require(located.folder, names[-1:], f"the {count} data files of {located.folder.shown(located.prefix)}.index")
+        files = "the data" if count == 1 else f"the {count} data files"
+        require(located.folder, names[-1:], f"{files} of {located.folder.shown(located.prefix)}.index")
     return names
 
 

@@ -91,6 +91,8 @@ def _tensor(arguments: tuple[Any, ...]) -> Tensor:
     elements = 1
     for n in shape:
         elements = min(elements * n, 1 << 63)
+    if any(stride == 0 and n > 1 for n, stride in zip(shape, strides, strict=True)):
+        raise ForeignError(f"a tensor {list(shape)} that repeats its elements, as expand does; make it .contiguous()")
     if elements > storage.length or offset + tensor.span > storage.length:
         raise DamagedError(f"a tensor of shape {list(shape)} lies outside its storage of {storage.length} elements")
     return tensor

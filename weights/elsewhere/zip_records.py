@@ -90,6 +90,11 @@ class ZipRecords:
             if name in found:
                 raise zipfile.BadZipFile(f"{name[:100]!r} is there twice")
             if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+                if any(other.filename.endswith("/constants.pkl") for other in members):
+                    raise CheckpointError(
+                        f"{self._name}: expected a state dict, got a TorchScript archive; load it with torch.jit.load, "
+                        'and save the state dict alone: torch.save(model.state_dict(), "weights.pth")'
+                    )
                 raise zipfile.BadZipFile(f"{name[:100]!r} is compressed, which torch.save does not do")
             if member.flag_bits & _ENCRYPTED:
                 raise zipfile.BadZipFile(f"{name[:100]!r} is encrypted")
