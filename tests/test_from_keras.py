@@ -209,8 +209,7 @@ def test_the_optimizers_numbers_are_left_out_by_name(library: str, way: str, tmp
     assert len(variables) == 53 * 5 + 2
 
 
-@pytest.mark.parametrize("library", ["keras", "tf_keras"])
-@pytest.mark.parametrize("way", ["a.keras", "whole.h5", "a.weights.h5"])
+@pytest.mark.parametrize(("library", "way"), [("keras", "a.keras"), ("tf_keras", "a.weights.h5")])
 def test_dropout_before_the_classifier_is_left_out(library: str, way: str, tmp_path: Path) -> None:
     k = keras(library)
     with oracle.quiet():
