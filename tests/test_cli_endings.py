@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,7 +86,10 @@ def test_ctrl_c_while_everything_is_being_imported_is_one_word_and_status_130(ti
             "sys.meta_path.insert(0, Interrupt())\n"
         )
         line = ("export", tiny_file, tmp_path / "w.safetensors")
-        done = process(*line, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+        heeded = {
+            "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+        }  # a parent may have switched it off
+        done = process(*line, env={**os.environ, "PYTHONPATH": str(tmp_path)}, **heeded)
         assert (done.returncode, done.stdout, done.stderr) == (130, "", "resnet-ref: interrupted\n"), late
     assert not (tmp_path / "w.safetensors").exists()
 

@@ -219,8 +219,9 @@ def test_whoever_is_terminated_removes_what_it_began(tmp_path: Path) -> None:
 
 
 SAVING = """
-    import sys
+    import signal, sys
     from resnet_ref import load_weights, save_weights
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a parent may have switched off
     digits = load_weights()
     print("ready", flush=True)
     try:
