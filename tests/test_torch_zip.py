@@ -105,8 +105,10 @@ def test_files_of_another_format_get_advice(tmp_path: Path) -> None:
     assert "is of the old format of torch.save, from before PyTorch 1.6; load it and save it" in failure(
         TorchZip, LEGACY
     )
-    path = torch_zip(tmp_path / "script", state_dict({}), {"constants.pkl": b""})
-    assert "expected a state dict, got a TorchScript archive: load it with torch.jit.load" in failure(TorchZip, path)
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # torch.jit compresses the code
+        path = tmp_path / f"script{compression}"
+        torch_zip(path, state_dict({}), {"code/net.py": b"pass" * 99, "constants.pkl": b""}, compression=compression)
+        assert "expected a state dict, got a TorchScript archive: load it with torch.jit" in failure(TorchZip, path)
     with zipfile.ZipFile(tmp_path / "zip", "w") as archive:
         archive.writestr("a", b"")
     assert failure(TorchZip, tmp_path / "zip").endswith("not one of torch.save: it has no data.pkl.")

@@ -17,7 +17,7 @@ from resnet_ref.weights.elsewhere import torch_pickle
 from resnet_ref.weights.elsewhere.elements import element_of
 from resnet_ref.weights.elsewhere.opening import known, require_file
 from resnet_ref.weights.elsewhere.torch_pickle import ForeignError, Global, Storage, Tensor
-from resnet_ref.weights.elsewhere.zip_records import ZipRecords
+from resnet_ref.weights.elsewhere.zip_records import ALONE, ZipRecords
 from resnet_ref.weights.named_arrays import File
 
 WRAPPERS = ("state_dict", "model")
@@ -25,7 +25,6 @@ _ZIP = b"PK\x03\x04"
 # The number that torch.save began with before version 1.6, pickled.
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _BESIDE = "a tensor beside the state dict"
-_ALONE = 'save the state dict alone: torch.save(model.state_dict(), "weights.pth")'
 
 
 class TorchZip:
@@ -83,11 +82,6 @@ class TorchZip:
                 f"{self.path}: a zip file, but not one of torch.save: it has {len(roots) or 'no'} data.pkl."
             )
         root = roots[0]
-        if f"{root}/constants.pkl" in self._records.sizes:
-            raise CheckpointError(
-                f"{self.path}: expected a state dict, got a TorchScript archive: "
-                f"load it with torch.jit.load and {_ALONE}."
-            )
         if outside := [name for name in self._records.sizes if not name.startswith(f"{root}/")]:
             raise CheckpointError(f"{self.path}: {outside[0][:100]!r} lies outside the folder {root[:100]!r}. {AGAIN}")
         return root
@@ -109,7 +103,7 @@ class TorchZip:
                 return torch_pickle.load(pickle)
         except ForeignError as error:
             raise CheckpointError(
-                f"{self.path}: its pickle holds more than a state dict: {error}. Nothing of it was run; {_ALONE}."
+                f"{self.path}: its pickle holds more than a state dict: {error}. Nothing of it was run; {ALONE}."
             ) from None
 
     def _described(self, name: str, value: Any) -> Variable:
@@ -153,15 +147,15 @@ def _require_zip(path: Path) -> None:
 def _entries(name: str, top: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The state dict's entries by name, and those beside it."""
     if type(top) is not dict:
-        raise CheckpointError(f"{name}: expected a state dict, got a {type(top).__name__.lower()}; {_ALONE}.")
+        raise CheckpointError(f"{name}: expected a state dict, got a {type(top).__name__.lower()}; {ALONE}.")
     wrappers = [key for key in WRAPPERS if type(top.get(key)) is dict]
     if len(wrappers) > 1:
-        raise CheckpointError(f"{name}: holds two state dicts, {' and '.join(map(repr, wrappers))}; {_ALONE}.")
+        raise CheckpointError(f"{name}: holds two state dicts, {' and '.join(map(repr, wrappers))}; {ALONE}.")
     inner = top[wrappers[0]] if wrappers else top
     beside = {key: value for key, value in top.items() if key not in wrappers} if wrappers else {}
     for key in (*inner, *beside):
         if type(key) is not str:
-            raise CheckpointError(f"{name}: expected a state dict, whose keys are names, got the key {key}; {_ALONE}.")
+            raise CheckpointError(f"{name}: expected a state dict, whose keys are names, got the key {key}; {ALONE}.")
     if both := sorted(inner.keys() & beside.keys()):
-        raise CheckpointError(f"{name}: {both[0][:100]!r} is in the state dict and beside it; {_ALONE}.")
+        raise CheckpointError(f"{name}: {both[0][:100]!r} is in the state dict and beside it; {ALONE}.")
     return inner, beside

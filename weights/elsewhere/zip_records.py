@@ -20,6 +20,7 @@ MOST_MEMBERS = 10_000
 # zipfile reads the list of members in one piece: this many bytes are some 10,000 of them.
 MOST_AT_ONCE = 1 << 20
 _CHUNK_BYTES = 1 << 18
+ALONE = 'save the state dict alone: torch.save(model.state_dict(), "weights.pth")'
 _ENCRYPTED = 1
 # What zipfile raises over damage.
 _DAMAGE = (
@@ -84,17 +85,17 @@ class ZipRecords:
         members = self._zip.infolist()
         if len(members) > MOST_MEMBERS:
             raise zipfile.BadZipFile(f"more than {MOST_MEMBERS}")
+        if any(member.filename.endswith("/constants.pkl") for member in members):  # some of it may be compressed
+            raise CheckpointError(
+                f"{self._name}: expected a state dict, got a TorchScript archive: "
+                f"load it with torch.jit.load and {ALONE}."
+            )
         found: dict[str, zipfile.ZipInfo] = {}
         for member in members:
             name = member.filename
             if name in found:
                 raise zipfile.BadZipFile(f"{name[:100]!r} is there twice")
             if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-                if any(other.filename.endswith("/constants.pkl") for other in members):
-                    raise CheckpointError(
-                        f"{self._name}: expected a state dict, got a TorchScript archive; load it with torch.jit.load, "
-                        'and save the state dict alone: torch.save(model.state_dict(), "weights.pth")'
-                    )
                 raise zipfile.BadZipFile(f"{name[:100]!r} is compressed, which torch.save does not do")
             if member.flag_bits & _ENCRYPTED:
                 raise zipfile.BadZipFile(f"{name[:100]!r} is encrypted")
