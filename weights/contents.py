@@ -35,7 +35,8 @@ class Stored(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """identity: of the file that was read. texts: the root attributes that describe it. arrays: by name."""
+    """identity: of the file that was read. texts: the root attributes that describe it. sha256: what it says of its
+    content. arrays: by name."""
 
     identity: Identity
     texts: dict[str, str]

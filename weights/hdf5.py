@@ -19,7 +19,7 @@ _LIBRARY = ("v110", "v110")
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _DEEPEST = 16
 _MOST_ITEMS = 1 << 16  # a network of 2,000 units has fewer
-LONGEST_TEXT = 2 << 20  # JSON takes up to 30 times its length, once read
+_LONGEST_TEXT = 2 << 20  # JSON takes up to 30 times its length, once read
 
 
 @contextmanager
@@ -152,8 +152,8 @@ def incomplete(dataset: h5py.Dataset, chunks: tuple[int, ...] | None) -> str | N
 def write_text(file: h5py.File, name: str, text: str) -> None:
     """A root attribute of fixed length: HDF5 can loop for ever over damaged text of variable length."""
     data = text.encode()
-    if len(data) > LONGEST_TEXT:
-        raise WeightsError(f"{name} takes {len(data):,} bytes as text, more than {LONGEST_TEXT:,}; shorten it")
+    if len(data) > _LONGEST_TEXT:
+        raise WeightsError(f"{name} takes {len(data):,} bytes as text, more than {_LONGEST_TEXT:,}; shorten it")
     with uninterrupted():
         file.attrs[name] = np.bytes_(data)
 
@@ -170,8 +170,8 @@ def read_text(file: h5py.File, name: str) -> str:
     kind = attribute.get_type()
     if attribute.shape != () or not isinstance(kind, h5py.h5t.TypeStringID) or kind.is_variable_str():
         raise ValueError(f"attribute {name!r} is no text of fixed length")
-    if kind.get_size() > LONGEST_TEXT:
-        raise ValueError(f"attribute {name!r} has {kind.get_size():,} bytes, more than {LONGEST_TEXT:,}")
+    if kind.get_size() > _LONGEST_TEXT:
+        raise ValueError(f"attribute {name!r} has {kind.get_size():,} bytes, more than {_LONGEST_TEXT:,}")
     value: Any = file.attrs[name]
     return bytes(value).decode()
 
