@@ -20,7 +20,7 @@ from resnet_ref.weights import store
 from resnet_ref.weights.atomic import require_another
 from resnet_ref.weights.description import Description
 from resnet_ref.weights.differences import differences, listed
-from resnet_ref.weights.finite import not_finite
+from resnet_ref.weights.finite import DIVERGED, not_finite
 from resnet_ref.weights.named_arrays import NamedArrays
 from resnet_ref.weights_file import describe
 
@@ -90,10 +90,7 @@ def convert(
 def _finite(arrays: NamedArrays, name: str) -> Any:
     array = arrays.read(name)
     if array.dtype.kind == "f" and (bad := not_finite(array)):
-        raise CheckpointError(
-            f"{arrays.path}: {name} holds {bad}; expected finite numbers. A diverged training gives these: take an "
-            "earlier checkpoint"
-        )
+        raise CheckpointError(f"{arrays.path}: {name} holds {bad}; expected finite numbers. {DIVERGED}")
     return array
 
 

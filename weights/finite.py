@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+DIVERGED = "A diverged training gives these: take an earlier checkpoint"
+
 
 def not_finite(numbers: NDArray[Any], shape: tuple[int, ...] | None = None, start: int = 0) -> str | None:
     """The first value that is NaN or infinite and its index, as an error says them; None where all are finite.

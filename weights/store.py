@@ -21,7 +21,7 @@ from resnet_ref.weights import seal
 from resnet_ref.weights.contents import ADVICE, CONTENT_VERSION, FORMAT, Contents, Stored, contents, require_short
 from resnet_ref.weights.description import Description
 from resnet_ref.weights.differences import differences, listed
-from resnet_ref.weights.finite import not_finite
+from resnet_ref.weights.finite import DIVERGED, not_finite
 from resnet_ref.weights.hdf5 import creating, require_hdf5, write_array, write_text
 from resnet_ref.weights.plain_file import Path, identity, open_plain
 
@@ -185,7 +185,4 @@ def _as_float32(where: str, name: str, value: Array) -> Array:
 def _require_finite(where: str, numbers: Array, shape: tuple[int, ...], start: int = 0) -> None:
     """numbers: those of an array of that shape, from one of them on."""
     if bad := not_finite(numbers, shape, start):
-        raise WeightsError(
-            f"{where} holds {bad}; expected finite float32 numbers. "
-            "A diverged training gives these: take an earlier checkpoint"
-        )
+        raise WeightsError(f"{where} holds {bad}; expected finite float32 numbers. {DIVERGED}")
