@@ -141,9 +141,10 @@ def test_the_name_that_a_classifier_needs_is_said(tmp_path: Path) -> None:
 
 
 def test_dropout_is_taken_for_it_does_nothing_in_inference(tmp_path: Path) -> None:
-    with KerasFile(legacy(tmp_path / "a.h5", resnet50(), ["conv1_relu", "dropout", "dropout_1"])) as arrays:
+    idle = ("activity_regularization", "dropout", "dropout_1", "gaussian_noise_2", "spatial_dropout2d", "alpha_dropout")
+    with KerasFile(legacy(tmp_path / "a.h5", resnet50(), ["conv1_relu", *idle])) as arrays:
         made = translate(arrays)
-    assert made.skipped == dict.fromkeys(("dropout", "dropout_1"), "a layer that does nothing in inference")
+    assert made.skipped == dict.fromkeys(idle, "a layer that does nothing in inference")
 
 
 def test_a_whole_file_is_taken_with_any_channels_and_classes_and_only_three_channels_are_turned(tmp_path: Path) -> None:
