@@ -28,6 +28,7 @@ Error = type[ResnetRefError]
 
 MEMORY = 2 << 30
 SECONDS = 120.0
+LISTING_MEMORY, LISTING_SECONDS = 1 << 29, 60.0  # for what only tells where the numbers of a file lie
 _PIPE = 1 << 20  # bytes in flight, where the system lets us choose
 # One thread; and glibc keeps what an image took for the next, which page faults would make half as slow again.
 _ENVIRONMENT = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_ref.errors import WeightsError
-from resnet_ref.isolation import Pool
+from resnet_ref.isolation import LISTING_MEMORY, LISTING_SECONDS, Pool
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.labels import unprintable
 from resnet_ref.network import Network
@@ -18,7 +18,6 @@ from resnet_ref.weights.contents import Contents, contents, told_from_the_seal_o
 from resnet_ref.weights.description import Description
 
 DIGITS = Path(store.__file__).with_name("digits.h5")
-_MEMORY = 1 << 29
 
 
 class Weights(Mapping[str, Array]):
@@ -72,8 +71,12 @@ def load_weights_apart(path: str | os.PathLike[str] | None = None) -> Weights:
     """
     if path is None:
         return load_weights()
-    with Pool(memory=_MEMORY, begin=told_from_the_seal_on) as pool:  # it starts while the seal is verified
-        return _load(Path(path), lambda path: pool.call(contents, path, what=path, error=WeightsError, seconds=60))
+    with Pool(memory=LISTING_MEMORY, begin=told_from_the_seal_on) as pool:  # it starts while the seal is verified
+
+        def ask(path: str) -> Contents:
+            return pool.call(contents, path, what=path, error=WeightsError, seconds=LISTING_SECONDS)
+
+        return _load(Path(path), ask)
 
 
 def _load(path: Path, ask: Callable[[str], Contents]) -> Weights:

@@ -74,7 +74,9 @@ def _name(layer: Mapping[str, Any]) -> str:
 
 def _past(names: tuple[str, ...], idle: _Layers) -> tuple[str, ...]:
     """The layers that these get their input from, but for those that hand on what they get."""
-    for _ in idle:
+    for _ in idle:  # no longer than that, should they follow each other in a circle
+        if idle.keys().isdisjoint(names):
+            break
         names = tuple(one for x in names for one in (_sources(idle[x].get("inbound_nodes"))[:1] if x in idle else (x,)))
     return names
 

@@ -80,7 +80,7 @@ def _recognised(found: Mapping[str, Variable]) -> str:
     widths = _shape(found, _FIRST)
     if len(widths) != 4 or len(_shape(found, "conv1.weight")) != 4:
         names = ", ".join(repr(name[:60]) for name in sorted(found)[:4]) or "no arrays"
-        raise CheckpointError(f"{_EXPECTED}, with conv1.weight and layer1.0.conv2.weight, got {names}")
+        raise CheckpointError(f"{_EXPECTED}, with conv1.weight and {_FIRST}, got {names}")
     if "layer1.0.conv3.weight" not in found:
         raise CheckpointError(
             f"{_EXPECTED}, got {_BASIC.get(units, 'a ResNet')}, units {units}, of two 3x3 convolutions each; "

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_ref.errors import CheckpointError
-from resnet_ref.isolation import isolated
+from resnet_ref.isolation import LISTING_MEMORY, LISTING_SECONDS, isolated
 from resnet_ref.weights.checkpoint.dtypes import dtype_of, to_array
 from resnet_ref.weights.checkpoint.variable import Variable
 from resnet_ref.weights.elsewhere.keras_contents import ADVICE, Contents, Stored, contents
@@ -23,7 +23,6 @@ from resnet_ref.weights.finite import not_finite
 from resnet_ref.weights.named_arrays import File
 
 _BFLOAT16 = dtype_of(14)
-_MEMORY, _SECONDS = 1 << 29, 60.0
 
 
 class KerasFile:
@@ -88,7 +87,7 @@ class KerasFile:
 
 def _read_apart(path: str) -> Contents:
     """All that libhdf5 does, in a process of its own."""
-    return isolated(contents, path, what=path, error=CheckpointError, memory=_MEMORY, seconds=_SECONDS)
+    return isolated(contents, path, what=path, error=CheckpointError, memory=LISTING_MEMORY, seconds=LISTING_SECONDS)
 
 
 def _require_apart(path: Path, arrays: Mapping[str, Stored]) -> None:
