@@ -1,9 +1,7 @@
 """What a child process does, and what ends it, reaches its parent as a result or as one line of error."""
 
-import ctypes
 import importlib
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -12,12 +10,29 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 from conftest import Run
+from in_child import (
+    abort,
+    allocate_in_c,
+    allocate_without_end,
+    arrays,
+    be_awkward,
+    crash,
+    fail,
+    identity,
+    leave,
+    limits,
+    loop,
+    process,
+    say,
+    segfault,
+    sleep,
+    write,
+)
 from recordings import record_definition
 
 from resnet_ref import errors, load_weights, weights_file
@@ -26,80 +41,6 @@ from resnet_ref.isolation import Pool, isolated
 
 verify_command = importlib.import_module("resnet_ref.cli.verify")
 ERRORS = [error for error in vars(errors).values() if isinstance(error, type) and issubclass(error, ResnetRefError)]
-
-
-def segfault() -> None:
-    ctypes.string_at(0)
-
-
-def abort() -> None:
-    os.abort()
-
-
-def leave() -> None:
-    os._exit(3)
-
-
-def allocate_without_end() -> None:
-    held = []
-    while True:
-        held.append(bytearray(10 << 20))
-
-
-def allocate_in_c() -> None:
-    np.zeros(1 << 40, np.uint8)
-
-
-def loop() -> None:
-    while True:
-        pass
-
-
-def sleep(seconds: float) -> float:
-    time.sleep(seconds)
-    return seconds
-
-
-def say(text: str) -> str:
-    print(text, flush=True)
-    os.write(1, text.encode())
-    os.write(2, text.encode())
-    return text
-
-
-def fail(error: type[Exception], text: str) -> None:
-    raise error(text)
-
-
-class Awkward(Exception):  # noqa: N818
-    """One that pickle cannot make again."""
-
-    def __init__(self, one: int, two: int) -> None:
-        super().__init__(f"{one} and {two}")
-
-
-def be_awkward() -> None:
-    raise Awkward(1, 2)
-
-
-def arrays(count: int) -> dict[str, Any]:
-    return {"a": np.arange(count, dtype=np.float32), "b": np.ones((3, 0)), "text": "ü"}
-
-
-def write(path: Path) -> None:
-    path.write_bytes(b"content")
-
-
-def identity(*values: Any) -> Any:
-    return values
-
-
-def limits() -> tuple[int, int, str]:
-    return resource.getrlimit(resource.RLIMIT_CORE)[0], resource.getrlimit(resource.RLIMIT_AS)[0], sys.path[0]
-
-
-def process() -> int:
-    return os.getpid()
 
 
 @pytest.mark.parametrize(
@@ -296,11 +237,6 @@ def test_where_no_process_can_be_started_it_is_said(monkeypatch: pytest.MonkeyPa
 
 
 # On the command line.
-
-
-def crash(*arguments: Any) -> None:
-    """Stands for libhdf5 reading what was made to crash it."""
-    os.kill(os.getpid(), signal.SIGSEGV)
 
 
 DIED = "ended the process that was reading it (SIGSEGV); it is damaged, or made to do harm; take it from a source"
