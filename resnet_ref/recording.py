@@ -32,6 +32,7 @@ from resnet_ref.weights.finite import not_finite
 from resnet_ref.weights.hdf5 import (
     creating,
     incomplete,
+    open_unlocked,
     opened,
     plain_datasets,
     read_format,
@@ -164,7 +165,7 @@ def open_recording(path: str | os.PathLike[str]) -> Iterator[Recording]:
         datasets = dict(plain_datasets(path, file, RecordingError))
         _check(path, facts, datasets)
     # Opened again, so that what goes wrong while it is in use is not taken for damage.
-    with h5py.File(path, "r") as file:
+    with open_unlocked(path) as file:
         try:
             recording = Recording(Path(path), facts, {key: file[key] for key in datasets})
         except WeightsError as error:

@@ -1,6 +1,7 @@
 """Whenever a writer is killed, the disk is full or two write at once: a whole file is there, and no litter stays."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,11 @@ import pytest
 from test_cli import narrow_checkpoint
 
 from resnet_ref import load_weights, save_weights
+from resnet_ref.recording import open_recording
 from resnet_ref.weights.atomic import replacing
+from resnet_ref.weights_file import DIGITS
+
+RECORDING = Path(__file__).parent / "recorded/digits_recording.h5"
 
 # Writes again and again, with every number 1, then 2, and so on; says how many seconds the first took.
 WRITER = """
@@ -127,6 +132,18 @@ def test_several_writers_of_one_name_never_leave_a_mixture(tmp_path: Path) -> No
     with replacing(path):
         pass
     assert os.listdir(tmp_path) == ["w.h5"]
+
+
+def test_a_file_is_read_while_its_writer_still_locks_it(tmp_path: Path) -> None:
+    """As for a moment after the file was given its name."""
+    fcntl = pytest.importorskip("fcntl", reason="this system has no locks")
+    weights, recording = shutil.copy(DIGITS, tmp_path), shutil.copy(RECORDING, tmp_path)
+    with open(weights, "rb") as one, open(recording, "rb") as other:
+        fcntl.flock(one, fcntl.LOCK_EX)
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert load_weights(weights).network
+        with open_recording(recording) as opened:
+            assert opened.facts.network
 
 
 def test_what_a_living_process_writes_is_not_litter(tmp_path: Path) -> None:

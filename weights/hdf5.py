@@ -53,7 +53,7 @@ def opened(path: Path, error: type[ResnetRefError], advice: str) -> Iterator[h5p
     try:
         with open_plain(path, error, advice) as raw:
             require_hdf5(path, raw, error, advice)
-        with h5py.File(path, "r") as file:
+        with open_unlocked(path) as file:
             before = identity_of(file)
             yield file
             changed = before != identity_of(file)
@@ -63,6 +63,14 @@ def opened(path: Path, error: type[ResnetRefError], advice: str) -> Iterator[h5p
         raise error(f"{path} is damaged: HDF5 cannot read it ({problem}); {advice}") from None
     if changed:
         raise error(f"{path} was changed while it was read; try again when nobody writes it")
+
+
+def open_unlocked(path: Path) -> h5py.File:
+    """An HDF5 file, opened for reading where another still locks it: who writes it holds it until after it has its name.
+
+    Whoever changes it while it is read is seen by its `identity_of`.
+    """
+    return h5py.File(path, "r", locking=False)
 
 
 def identity_of(file: h5py.File) -> Identity:
