@@ -66,7 +66,7 @@ def opened(path: Path, error: type[ResnetRefError], advice: str) -> Iterator[h5p
 
 
 def open_unlocked(path: Path) -> h5py.File:
-    """An HDF5 file, opened for reading where another still locks it: who writes it holds it until after it has its name.
+    """An HDF5 file, opened for reading where another still locks it, as who writes it does until after it has its name.
 
     Whoever changes it while it is read is seen by its `identity_of`.
     """
