@@ -34,5 +34,6 @@ def problems(browser: Any) -> list[str]:
     """What axe finds that keeps people out."""
     from axe_core_python.selenium import Axe
 
-    found = Axe().run(browser)["violations"]
+    # Describing all the elements that pass takes three quarters of the time.
+    found = Axe().run(browser, options={"resultTypes": ["violations"]})["violations"]
     return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found]
