@@ -1,6 +1,6 @@
 """Whole networks against slim running under TensorFlow: every end point within the accuracy rule.
 
-slim's graph of a network takes longer to build than all else together, so it computes each once: for our interpreters on
+slim's graph of a network takes longer to build than all else together, so each is built once: for our interpreters on
 every device, then for plans by every algorithm.
 """
 
