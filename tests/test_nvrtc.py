@@ -68,7 +68,7 @@ def bounds_others(source: Source) -> bool:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("source", filter(bounds_others, sources()), ids=name_of)
+@pytest.mark.parametrize("source", [source for source in sources() if bounds_others(source)], ids=name_of)
 def test_a_text_compiles_and_spills_no_register(source: Source, architecture: str) -> None:
     assert [kernel.spilled for kernel in compiled(source, architecture)] == [0] * source.text.count("__global__")
 
