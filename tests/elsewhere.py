@@ -112,7 +112,7 @@ def resnet50_of_keras(height: int, width: int) -> Any:
 def _drawn_for(variable: Any, rng: np.random.Generator) -> Array:
     shape, leaf = tuple(variable.shape), variable.path.rpartition("/")[2]
     if leaf == "kernel":
-        return rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[:-1]))
+        return rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / np.prod(shape[:-1])))
     if leaf == "gamma":
         return rng.uniform(0.5, 1.5, shape) * (0.3 if "_3_bn" in variable.path else 1)
     return rng.uniform(0.5, 2, shape) if leaf == "moving_variance" else rng.normal(0, 0.3, shape)
