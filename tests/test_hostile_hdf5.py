@@ -155,9 +155,9 @@ def test_a_file_that_changes_while_it_is_read_is_refused(file: Path, monkeypatch
 
     times = iter(range(1, 99))
 
-    def touched(path: Path, mode: str) -> h5py.File:
+    def touched(path: Path, mode: str, **options: Any) -> h5py.File:
         os.utime(path, (next(times),) * 2)
-        return really(path, mode)
+        return really(path, mode, **options)
 
     monkeypatch.setattr(h5py, "File", touched)
     refused(file, "was changed whenever it was read; try again when nobody writes it")

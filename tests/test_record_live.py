@@ -67,16 +67,16 @@ def test_training_mode_is_recorded_and_verified_in_training_mode(tmp_path: Path,
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "webp", "tiff"])
-def test_every_format_is_decoded_alike(tmp_path: Path, suffix: str) -> None:
+def test_every_format_is_decoded_alike(tmp_path: Path, suffix: str, tiny_file: Path) -> None:
     """By TensorFlow where it can; its JPEGs with the accurate DCT are Pillow's to the last level."""
     pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8).repeat(8, 0).repeat(8, 1)
     file = tmp_path / f"image.{suffix}"
     Image.fromarray(pixels).save(file)
-    record(open_source(None), [file], tmp_path / "r.h5", sample=5)
+    record(open_source(tiny_file), [file], tmp_path / "r.h5", sample=5)
     with open_recording(tmp_path / "r.h5") as recording:
         by = "Pillow" if suffix in ("webp", "tiff") else "TensorFlow"
         assert recording.facts.versions["decoded by"] == by
-        weights = load_weights()
+        weights = load_weights(tiny_file)
         assert weights.preprocessing is not None
         np.testing.assert_array_equal(recording.inputs()[0], weights.preprocessing(read_image(file)))
 
