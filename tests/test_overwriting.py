@@ -1,11 +1,13 @@
 """What is written never takes the place of something that is no such file, or of what it was made from."""
 
+import importlib
 import os
 import signal
 import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from PIL import Image
 
 from resnet_ref import WeightsError, load_model, load_weights, save_weights
 from resnet_ref.weights.atomic import replacing
+
+RECORDING = Path(__file__).parent / "recorded/digits_recording.h5"
 
 
 def test_a_pipe_or_device_is_refused_and_stays(tmp_path):
@@ -49,6 +53,31 @@ def test_features_does_not_replace_its_images_or_its_weights(run, tiny_file, tmp
         assert status == 2
         assert "one of the files it is made from" in err
         assert output.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "work"),
+    [
+        (("trace", "IMAGE", "--profile", "--chrome", "OUTPUT"), "trace.profile"),
+        (("trace", "IMAGE", "--profile", "--html", "OUTPUT"), "trace.profile"),
+        (("trace", "IMAGE", "--end-point", "tiny/block1", "--at", 0, 0, 0, "--html", "OUTPUT"), "trace.traced"),
+        (("verify", "digits", RECORDING, "--html", "OUTPUT"), "verify.verify_weights"),
+        (("record", "digits", "IMAGE", "-o", "OUTPUT"), "record.open_source"),
+        (("features", "IMAGE", "-o", "OUTPUT"), "features.computed"),
+        (("bench", "-o", "OUTPUT"), "bench._compared"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else f"{one[0]} {one[-2]}",
+)
+def test_where_nothing_can_be_written_nothing_is_computed(run, photos, tmp_path, monkeypatch, line, work):
+    module, _, name = work.partition(".")
+    monkeypatch.setattr(importlib.import_module(f"resnet_ref.cli.{module}"), name, None)
+    for output, said in ((tmp_path / "none" / "file", "choose a folder that exists"), (tmp_path, "is a directory")):
+        names = {"IMAGE": photos[0], "OUTPUT": output}
+        status, out, err = run(*(names.get(word, word) for word in line))
+        assert (status, out) == (2, "")
+        assert said in err
+        assert len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_models_own_description_saves_it_again(tmp_path, tiny_file):

@@ -41,6 +41,47 @@ def replacing(destination: str | os.PathLike[str]) -> Iterator[Path]:
     destination is removed. WeightsError where the destination is anything but a regular file, or its folder is missing
     or not writable.
     """
+    target = _target(destination)
+    with _part(target, destination) as part:
+        try:
+            _remove_abandoned(target)
+            yield part
+            _sync(part)
+            os.replace(part, target)
+            _sync(target.parent)
+        except OSError as error:
+            raise WeightsError(f"cannot write {target}: {error.strerror or error}; nothing was changed") from error
+
+
+def require_writable(destination: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
+    """What `replacing` and `require_another` raise before anything is written; to be called before long work."""
+    require_another(destination, inputs)
+    with _part(_target(destination), destination):
+        pass
+
+
+@contextmanager
+def _part(target: Path, destination: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new locked file beside the target, which is gone at the end unless it was renamed."""
+    part = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
+    _unfinished[part] = os.getpid()
+    try:
+        try:
+            lock = _created(part)
+        except OSError as error:
+            raise _unwritable(destination, error) from None
+        try:
+            yield part
+        finally:
+            os.close(lock)
+    finally:
+        with suppress(OSError):  # most often it is not there: renamed, or it never could be made
+            part.unlink()
+        del _unfinished[part]
+
+
+def _target(destination: str | os.PathLike[str]) -> Path:
+    """The file that a destination names; WeightsError where that is no name of a regular file."""
     try:
         target = Path(os.path.realpath(destination))
         if not os.fspath(destination) or target.is_dir():
@@ -51,33 +92,13 @@ def replacing(destination: str | os.PathLike[str]) -> Iterator[Path]:
             raise WeightsError(f"{destination} is a link that leads to itself; give the name of a file to write")
         if target.exists() and not target.is_file():
             raise WeightsError(f"{destination} is a device, pipe or socket; give the name of a file to write")
-        part = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
     except OSError as error:
         raise _unwritable(destination, error) from None
     except ValueError as error:  # a null byte
         if isinstance(error, WeightsError):
             raise
         raise WeightsError(f"cannot write {os.fspath(destination)!r}: {error}; choose another name") from None
-    _unfinished[part] = os.getpid()
-    try:
-        try:
-            lock = _created(part)
-        except OSError as error:
-            raise _unwritable(destination, error) from None
-        try:
-            _remove_abandoned(target)
-            yield part
-            _sync(part)
-            os.replace(part, target)
-            _sync(target.parent)
-        except OSError as error:
-            raise WeightsError(f"cannot write {target}: {error.strerror or error}; nothing was changed") from error
-        finally:
-            os.close(lock)
-    finally:
-        with suppress(OSError):  # most often it is not there: renamed, or it never could be made
-            part.unlink()
-        del _unfinished[part]
+    return target
 
 
 def _created(part: Path) -> int:

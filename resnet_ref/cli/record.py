@@ -16,7 +16,7 @@ from resnet_ref.images import IsolatedReader, find_images
 from resnet_ref.oracle.record import open_source
 from resnet_ref.oracle.record import record as record_slim
 from resnet_ref.tables import counted
-from resnet_ref.weights.atomic import require_another
+from resnet_ref.weights.atomic import require_writable
 
 
 @click.command(short_help="Record what slim computes, under TensorFlow.")
@@ -51,7 +51,7 @@ def record(
     arguments = described(**options)
     files = find_images(images)
     path = weights_or_digits(source)
-    require_another(output, [*files, *([path] if path else [])])
+    require_writable(output, [*files, *([path] if path else [])])
     with IsolatedReader() as reader:  # before TensorFlow decodes them here
         for file in files:
             reader.check(file)

@@ -21,7 +21,7 @@ from resnet_ref.tracing.profile_report import to_json, to_text, write_profile_pa
 from resnet_ref.tracing.receptive_field import receptive_field
 from resnet_ref.tracing.text import to_text as life_to_text
 from resnet_ref.tracing.web import web
-from resnet_ref.weights.atomic import require_another
+from resnet_ref.weights.atomic import require_writable
 from resnet_ref.weights_file import load_weights_apart
 
 
@@ -64,7 +64,7 @@ def trace(
         model = load_model(load_weights_apart(weights), device=device, threads=threads)
         for output in (html, chrome):
             if output is not None:
-                require_another(output, [image, model.weights.path])
+                require_writable(output, [image, model.weights.path])
         prepared, pixels = _prepared(model, image, reader)
     if profiled:
         _profile(model, prepared, runs, chrome, html, as_json)

@@ -27,7 +27,7 @@ from resnet_ref.verification.page import write_page
 from resnet_ref.verification.report import to_json, to_text, verdict
 from resnet_ref.verification.verify import Verification
 from resnet_ref.verification.verify import verify as verify_weights
-from resnet_ref.weights.atomic import require_another
+from resnet_ref.weights.atomic import require_writable
 from resnet_ref.weights_file import Weights, load_weights_apart
 
 
@@ -65,7 +65,7 @@ def verify(
     loaded = load_weights_apart(weights_or_digits(weights))
     if html is not None:
         require_pages()
-        require_another(html, [loaded.path, *recorded, *([source] if source else [])])
+        require_writable(html, [loaded.path, *recorded, *([source] if source else [])])
     with _recording(loaded, recorded, source, live) as recording, progress_bar(1, "diagnosing") as bar:
 
         def progress(what: str, done: int, total: int) -> None:
