@@ -1,6 +1,7 @@
 """Whole networks by plans: any network, any outputs, any shape that comes, in parts or whole."""
 
 import threading
+import tracemalloc
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from resnet_ref.handle import Handle
 from resnet_ref.kernels.conv2d.choice import Way
 from resnet_ref.kernels.conv2d.direct_planned import direct
 from resnet_ref.kernels.conv2d.winograd_planned import winograd
-from resnet_ref.kernels.vector import prepared
+from resnet_ref.kernels.vector import step
 from resnet_ref.kernels.vector.isa import isa_named
 from resnet_ref.layers import add_relu, conv2d
 from resnet_ref.network import Network
@@ -303,10 +304,24 @@ def test_the_result_of_an_image_does_not_depend_on_the_images_beside_it(
     np.testing.assert_array_equal(run(other, [RESULT])[RESULT][2], run(IMAGES, [RESULT])[RESULT][2])
 
 
-def test_a_plan_that_tables_cannot_address_is_refused(tiny_variables: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared, "ADDRESSABLE", 100_000)
-    with pytest.raises(MemoryError, match="give fewer images or end points at a time"):
+@pytest.mark.parametrize("most", [100_000, 400_000])
+def test_a_plan_that_tables_cannot_address_is_refused(
+    tiny_variables: Weights, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Where a single map is too large, and where all of them are together."""
+    monkeypatch.setattr(step, "ADDRESSABLE", most)
+    with pytest.raises(MemoryError, match="give fewer images or end points at a time") as caught:
         planner_for(tiny_variables)(IMAGES, END_POINTS)
+    assert (caught.traceback[-2].name == "new_map") == (most == 100_000)
+
+
+def test_a_plan_for_absurd_images_is_refused_before_it_takes_memory(tiny_variables: Weights) -> None:
+    tracemalloc.start()
+    with pytest.raises(MemoryError, match="give fewer images or end points at a time"):
+        planner_for(tiny_variables).plan((1, 10**9, 10**9, 3), [RESULT])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 << 20
 
 
 @pytest.mark.parametrize(

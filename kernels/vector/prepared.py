@@ -11,9 +11,7 @@ from resnet_ref.kernels.vector.arena import barriers, lay_out
 from resnet_ref.kernels.vector.emit import FLOAT, LINE
 from resnet_ref.kernels.vector.memory import ALIGNMENT, aligned
 from resnet_ref.kernels.vector.program import HEADER, PROGRAM
-from resnet_ref.kernels.vector.step import LOWEST, Buffer, Map, Memory, Step, Target
-
-ADDRESSABLE = FLOAT << 31  # bytes: tables hold offsets as int32, in floats
+from resnet_ref.kernels.vector.step import LOWEST, Buffer, Map, Memory, Step, Target, require_addressable
 
 
 class Program:
@@ -24,8 +22,7 @@ class Program:
         self.target, self.steps = target, tuple(steps)
         zeros, lowest, waste = (Buffer(widest * FLOAT) for _ in range(3))
         nbytes = lay_out(steps, [zeros, lowest, waste, *(m.buffer for m in kept)])
-        if nbytes > ADDRESSABLE:
-            raise MemoryError(f"this takes {nbytes} bytes at once; give fewer images or end points at a time")
+        require_addressable(nbytes)
         self._arena = aligned(nbytes)
         self.memory = Memory(self._arena, zeros, lowest, waste)
         self._floats(lowest)[:] = LOWEST

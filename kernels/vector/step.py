@@ -14,6 +14,7 @@ from resnet_ref.kernels.vector.sharing import shares
 
 L1_WAY = 4096  # bytes after which addresses compete for the same place in L1
 LOWEST = float(np.finfo(np.float32).min)  # what padding is to a maximum
+ADDRESSABLE = FLOAT << 31  # bytes: tables hold offsets as int32, in floats
 TASKS = 4  # for each thread, so that one that is done early finds some to take over
 
 
@@ -74,7 +75,15 @@ def new_map(n: int, h: int, w: int, c: int, lanes: int) -> Map:
     pitch = -(-c // lanes) * lanes
     if lanes > 1 and pitch * FLOAT % L1_WAY == 0:
         pitch += lanes
-    return Map(n, h, w, c, pitch, Buffer(n * h * w * pitch * FLOAT))
+    nbytes = n * h * w * pitch * FLOAT
+    require_addressable(nbytes)
+    return Map(n, h, w, c, pitch, Buffer(nbytes))
+
+
+def require_addressable(nbytes: int) -> None:
+    """MemoryError for more than a program's tables can tell apart: of a map, before any table of it is made."""
+    if nbytes > ADDRESSABLE:
+        raise MemoryError(f"this takes {nbytes} bytes at once; give fewer images or end points at a time")
 
 
 class Memory:
