@@ -57,6 +57,8 @@ FOREIGN = {
     "ugly": (b"c\xff\r\x85\n\x00\n", "\\xff"),
     "inst": (b"(ios\nsystem\n", "the opcode b'i'"),
     "obj": (b"(cos\nsystem\no", "os.system"),
+    "quantised": (b"ctorch._utils\n_rebuild_qtensor\n", "not plain (torch._utils._rebuild_qtensor); use"),
+    "float8": (b"ctorch._utils\n_rebuild_tensor_v3\n", "_rebuild_tensor_v3); use .dequantize(), "),
     "newobj": (b"\x81", "the opcode b'\\x81'"),
     "extension": (b"\x82\x01", "the opcode b'\\x82'"),
     "stack global": (b"\x93", "the opcode b'\\x93'"),
