@@ -114,8 +114,8 @@ def test_peers_run_beside_ours_on_another_output_stride(run: Run, tiny_file: Pat
 @pytest.mark.peers
 @pytest.mark.slow
 @pytest.mark.oracle
-def test_all_peers_with_their_starts_on_the_digits(run: Run) -> None:
-    status, out, err = run("bench", "--weights", "digits", "--peers", "--rounds", 1, "--starts", 1)
+def test_all_peers_with_their_starts(run: Run, tiny_file: Path) -> None:
+    status, out, err = run("bench", "--weights", tiny_file, "--peers", "--rounds", 1, "--starts", 1)
     assert (status, err) == (0, "")
     table = out[out.index("a new process") :].splitlines()
     rows = {line.split()[0]: line.split()[1:] for line in table[1 : table.index("")]}

@@ -6,7 +6,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +38,7 @@ def tmp_path(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path)
 
 
-@cache
+@lru_cache(maxsize=6)
 def built(
     library: str, depth: int, size: tuple[int, int] = (64, 96), options: tuple[tuple[str, Any], ...] = TOP
 ) -> Any:

@@ -139,9 +139,9 @@ def test_an_image_without_pixels_is_refused(
 
 
 def test_texts_and_profiles_that_unpack_to_much_are_not_unpacked(tmp_path: Path) -> None:
-    """1 GiB of zeros in 1 MiB, where a PNG keeps its comments and its colour profile."""
+    """256 MiB of zeros in 256 KiB, where a PNG keeps its comments and its colour profile."""
     packer = zlib.compressobj(9)
-    zeros = b"".join(packer.compress(bytes(1 << 20)) for _ in range(1 << 10)) + packer.flush()
+    zeros = b"".join(packer.compress(bytes(1 << 20)) for _ in range(1 << 8)) + packer.flush()
     pixels = zlib.compress(b"\0" + bytes(3))
     for kind in (b"zTXt", b"iCCP"):
         path = tmp_path / "bomb.png"

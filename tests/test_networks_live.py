@@ -32,6 +32,10 @@ EVERYWHERE: dict[str, Method] = {
 ON_OTHER_ISAS = ["152", "output_stride 8", "bounded activations by the blocks", "no root block, output_stride 6"]
 
 
+# Of slim's variants: how many variables there are, and how many end points.
+COUNTS = {"50 at 224, full width": (267, 77), "101": (522, 145), "152": (777, 213), "200": (1017, 277)}
+
+
 class Known(NamedTuple):
     """A network as slim computes it, and as the definition does in float64."""
 
@@ -65,6 +69,14 @@ def test_every_end_point_is_slims_on_every_device(known: Known, monkeypatch: pyt
         assert set(updates) == (set(slim.updated) if case.trains else set())
         if updates:
             check_rule(updates, {name: slim.updated[name] for name in updates}, known.true_updates)
+
+
+@pytest.mark.parametrize("known", COUNTS, indirect=True)
+def test_a_variant_has_slims_number_of_variables_and_end_points(known: Known) -> None:
+    variables, end_points = known.slim.variables, list(known.slim.end_points)
+    assert (len(variables), len(end_points)) == COUNTS[known.name]
+    scope = known.case.function
+    assert end_points[-4:] == ["global_pool", f"{scope}/logits", f"{scope}/spatial_squeeze", "predictions"]
 
 
 def test_the_cases_that_are_named_exist() -> None:

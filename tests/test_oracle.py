@@ -40,18 +40,11 @@ def shape(end_points: dict[str, Any], name: str) -> tuple[int, ...]:
     return tuple(end_points[name].shape)
 
 
-@pytest.mark.parametrize(
-    ("function", "variables", "end_points"),
-    [("resnet_v1_50", 267, 77), ("resnet_v1_101", 522, 145), ("resnet_v1_152", 777, 213), ("resnet_v1_200", 1017, 277)],
-)
-def test_a_variant_has_slims_number_of_variables_and_end_points(function: str, variables: int, end_points: int) -> None:
-    made, _, ends = built(function, num_classes=1000)
-    assert (len(made), len(ends)) == (variables, end_points)
-    assert list(ends)[-4:] == ["global_pool", f"{function}/logits", f"{function}/spatial_squeeze", "predictions"]
-    if function == "resnet_v1_50":
-        moving = sum(int(np.prod(v.shape)) for v in made if "/moving_" in v.name)
-        total = sum(int(np.prod(v.shape)) for v in made)
-        assert (total - moving, moving) == (25_557_032, 53_120)
+def test_resnet_v1_50_has_slims_numbers_in_its_variables() -> None:
+    made, _, _ = built("resnet_v1_50", num_classes=1000)
+    moving = sum(int(np.prod(v.shape)) for v in made if "/moving_" in v.name)
+    total = sum(int(np.prod(v.shape)) for v in made)
+    assert (total - moving, moving) == (25_557_032, 53_120)
 
 
 @pytest.mark.parametrize(
