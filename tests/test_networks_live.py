@@ -30,8 +30,6 @@ EVERYWHERE: dict[str, Method] = {
 }
 # The others are emitted from the same lines, but for the instructions' names.
 ON_OTHER_ISAS = ["152", "output_stride 8", "bounded activations by the blocks", "no root block, output_stride 6"]
-
-
 # Of slim's variants: how many variables there are, and how many end points.
 COUNTS = {"50 at 224, full width": (267, 77), "101": (522, 145), "152": (777, 213), "200": (1017, 277)}
 
