@@ -1,11 +1,13 @@
 """The threads that run programs: they change no number, serve all callers, survive forks, and rest when idle."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -129,6 +131,22 @@ def test_an_interrupt_while_helpers_are_woken_leaves_no_helper_at_work(
     assert done == 3, "the run was over when the exception came out"
     for _ in range(3):
         np.testing.assert_array_equal(model(IMAGES), expected)
+
+
+def test_who_is_in_a_librarys_code_keeps_the_library() -> None:
+    """Ctrl-C may have made all others let go of it while threads are still in there."""
+
+    class Library(dict[str, int]):
+        pass
+
+    library: Any = Library(run=1)
+    function, gone = team.native(library, "run", 0), weakref.ref(library)
+    del library
+    gc.collect()
+    assert gone() is not None
+    del function
+    gc.collect()
+    assert gone() is None
 
 
 def test_dismissed_helpers_are_replaced_when_work_comes(load: Load) -> None:

@@ -4,6 +4,7 @@ import statistics
 import threading
 import time
 
+from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.vector.emit import FLOAT, I64, POINTER, Emitter
 from resnet_ref.kernels.vector.isa import isa_named
 from resnet_ref.kernels.vector.memory import floats
@@ -36,8 +37,13 @@ def fma_peak(threads: int, isa: str | None = None) -> float:
 
 def _seconds(library: Library, threads: int) -> float:
     run = native(library, "peak", 2)
+
+    def measured(out: Array) -> None:
+        run(ROUNDS, out.ctypes.data)
+
+    # Each holds what it uses, should Ctrl-C end the wait for it.
     outs = [floats(SUMS * library.isa.lanes) for _ in range(threads)]
-    team = [threading.Thread(target=run, args=(ROUNDS, out.ctypes.data)) for out in outs]
+    team = [threading.Thread(target=measured, args=(out,)) for out in outs]
     start = time.perf_counter()
     for thread in team:
         thread.start()

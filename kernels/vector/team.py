@@ -161,8 +161,13 @@ class _Helper:
 
 
 def native(library: Library, name: str, arguments: int) -> Callable[..., None]:
-    """A function of the library as Python calls it: with integers, without the GIL."""
-    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)(library[name])
+    """A function of the library as Python calls it: with integers, without the GIL.
+
+    It holds the library: a thread may be in it when Ctrl-C has made all others let go.
+    """
+    function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)(library[name])
+    function.library = library  # type: ignore[attr-defined]
+    return function
 
 
 _team = _Team()
