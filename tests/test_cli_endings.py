@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,28 @@ def test_ctrl_c_is_one_word_and_status_130(run: Run, monkeypatch: pytest.MonkeyP
         status, out, err = run("classify", photos[0])
         assert (status, out) == (130, "")
         assert err.strip() == "resnet-ref: interrupted"
+
+
+def test_ctrl_c_within_a_callback_is_not_lost() -> None:
+    """Python drops what a weak reference's callback raises."""
+    code = """
+        import signal, sys, time, weakref
+        from resnet_ref.cli import group
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = group._unraisable
+        class Gone:
+            pass
+        gone = Gone()
+        watched = weakref.ref(gone, lambda _: signal.raise_signal(signal.SIGINT))
+        try:
+            del gone
+            print("dropped")
+            time.sleep(20)
+        except KeyboardInterrupt:
+            print("and here again")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("dropped\nand here again\n", "")
 
 
 def test_ctrl_c_while_everything_is_being_imported_is_one_word_and_status_130(tiny_file: Path, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 Exit status: 0 done; 1 the check that was asked for failed; 2 wrong use or input; 130 interrupted.
 """
 
+import _thread
 import importlib
 import logging
 import os
 import signal
 import sys
+import threading
 import warnings
 
 import click
@@ -54,7 +56,16 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(format="resnet-ref: %(message)s")
     # So that what is half written is removed on the way out.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    sys.unraisablehook = _unraisable
     sys.exit(_run(arguments))
+
+
+def _unraisable(ignored: "sys.UnraisableHookArgs") -> None:
+    """Ctrl-C within a callback, which Python would drop, comes again once that has ended."""
+    if isinstance(ignored.exc_value, KeyboardInterrupt):
+        threading.Timer(0.01, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(ignored)
 
 
 def _run(arguments: list[str] | None) -> int:
