@@ -26,6 +26,8 @@ T = TypeVar("T")
 # TGA, and counts HDF5 files among images.
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 
+# Of an image's width and height: Pillow keeps 8 bytes for each row, twice.
+MOST_A_SIDE = 1 << 20
 # Of a child that decodes: the most pixels that are let in take so much where they have transparency.
 _DECODING = 4 << 30
 _DECODING_SECONDS = 60.0
@@ -73,8 +75,8 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """The image at `path` as uint8 [H, W, 3] RGB, its EXIF orientation applied.
 
     Transparency shows white; 16-bit grey is scaled to 8 bits, rounded; CMYK is converted without a colour profile; of
-    several frames or pages the first counts. Raises ImageError for anything that is no such image, and beyond twice
-    Pillow's Image.MAX_IMAGE_PIXELS.
+    several frames or pages the first counts. Raises ImageError for anything that is no such image, beyond twice
+    Pillow's Image.MAX_IMAGE_PIXELS, and beyond MOST_A_SIDE pixels a side.
     """
     path = Path(path)
     status = _status(path)
@@ -99,6 +101,9 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
 def _decoded(path: Path, file: BinaryIO) -> NDArray[np.uint8]:
     try:
         with _silence, Image.open(file, formats=_formats()) as image:
+            if max(image.size) > MOST_A_SIDE:
+                got = f"{image.width:,} x {image.height:,}"
+                raise _error(path, f"at most {MOST_A_SIDE:,} pixels a side", got, "scale the image down")
             return _rgb(path, _upright(image))
     except ImageError:
         raise
@@ -155,6 +160,9 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     In a directory the suffix decides what is an image, and hidden files are not. Raises ImageError for a missing path
     and for a directory without images.
     """
+    paths = list(paths)
+    if "" in paths:
+        raise ImageError("an empty name: expected an image or a folder; name one")
     return [image for path in map(Path, paths) for image in _images_at(path)]
 
 

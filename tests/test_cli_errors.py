@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TINY, Run
+from conftest import TINY, TINY_PREPROCESSING, Run
 from PIL import Image
 from test_cli import narrow_checkpoint
 from variables import random_variables
@@ -64,7 +64,7 @@ WRONG = [
     ("classify photo.png --weights folder", "folder is a directory", "convert"),
     ("classify photo.png --weights photo.h5", "photo.h5 is no HDF5 file", "89 50 4e 47"),
     ("classify photo.png --weights text.h5", "text.h5 is no HDF5 file", "6f 6e 6c 79"),
-    ("classify photo.png --weights empty.h5", "empty.h5 is no HDF5 file", ""),
+    ("classify photo.png --weights empty.h5", "empty.h5 is an empty file", ""),
     ("classify photo.png --weights damaged.h5", "damaged.h5", ""),
     ("classify photo.png --weights plain.h5", "plain.h5 names no preprocessing", 'preprocessing=dict(name="vgg")'),
     ("classify photo.png --weights featureless.h5", "featureless.h5 has no logits", "resnet-ref features"),
@@ -186,3 +186,28 @@ def test_a_wrong_call_is_one_line_of_stderr_and_status_2(
     assert also in err
     assert "Traceback" not in err
     assert {entry.name for entry in place.iterdir()} == set(PLACES.split())
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # as the command line does
+def test_numbers_that_are_none_are_not_written(
+    run: Run, photos: list[Path], tmp_path: Path, tiny_variables: dict[str, Any]
+) -> None:
+    huge = {name: np.full_like(array, 1e30) for name, array in tiny_variables.items()}
+    save_weights(tmp_path / "huge.h5", huge, TINY, None, TINY_PREPROCESSING)
+    line = ("features", photos[0], "--weights", tmp_path / "huge.h5", "-o", tmp_path / "f.h5", "--device", "cpu")
+    status, out, err = run(*line, "--end-point", "tiny/block1")
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert f"{photos[0]}: {tmp_path}/huge.h5 gives nan at [0, 0, 0] of tiny/block1" in err
+    assert not (tmp_path / "f.h5").exists()
+
+
+def test_a_width_beyond_all_memory_is_one_line(run: Run) -> None:
+    status, out, err = run("summary", "--variant", "resnet_v1_50", "--depth-multiplier", 1e6, "--plan")
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert "a variable of it is larger than any memory" in err
+
+
+def test_an_empty_name_is_no_folder(run: Run) -> None:
+    status, out, err = run("classify", "")
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert "an empty name: expected an image or a folder" in err

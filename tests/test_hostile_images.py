@@ -128,6 +128,15 @@ def test_a_header_that_claims_a_huge_image_is_refused_by_what_it_claims(
     assert time.monotonic() - before < 2
 
 
+@pytest.mark.parametrize("make", [png, bmp, ppm, tiff])
+@pytest.mark.parametrize("size", [(1, 170_000_000), (170_000_000, 1)])
+def test_an_image_that_is_all_rows_is_refused_before_memory_is_taken_for_them(
+    tmp_path: Path, make: Callable[[int, int], bytes], size: tuple[int, int]
+) -> None:
+    message = refused(tmp_path / "thin", make(*size))
+    assert f"expected at most 1,048,576 pixels a side, got {size[0]:,} x {size[1]:,}; scale the image down" in message
+
+
 @pytest.mark.parametrize("make", [*MAKERS, *SMALL, webp])
 @pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
 def test_an_image_without_pixels_is_refused(
