@@ -207,5 +207,6 @@ def _origin(checkpoint: NamedArrays) -> dict[str, Any]:
     for file in files:
         with open(file, "rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        described.append({"name": file.name, "bytes": file.stat().st_size, "sha256": digest})
+        name = file.name.encode("utf-8", "backslashreplace").decode()  # which may be no text
+        described.append({"name": name, "bytes": file.stat().st_size, "sha256": digest})
     return {"kind": checkpoint.kind, "files": described}

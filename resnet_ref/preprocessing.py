@@ -22,6 +22,7 @@ from resnet_ref.pillow_resize import nearest, smoothed
 MAX_SIDE = 8192
 _INT32_MAX = 2**31 - 1
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+_FLOAT32_TINY = float(np.finfo(np.float32).tiny)
 
 
 # The parameters of each pipeline, beside its name.
@@ -68,8 +69,10 @@ class Preprocessing:
         _check_side("width", self.width, most, what)
         object.__setattr__(self, "means", _checked_three("means", self.means))
         object.__setattr__(self, "deviations", _checked_three("deviations", self.deviations))
-        if min(self.deviations) <= 0:
-            raise _parameter_error("deviations", "three numbers above 0", self.deviations)
+        if min(self.deviations) < _FLOAT32_TINY:
+            raise _parameter_error("deviations", "three numbers above 0 in float32", self.deviations)
+        if (255 + max(map(abs, self.means))) / min(self.deviations) > _FLOAT32_MAX:
+            raise _parameter_error("deviations", "three so large that no quotient overflows float32", self.deviations)
         for field in fields(self):
             if field.name not in ("name", *PIPELINES[self.name]) and getattr(self, field.name) != field.default:
                 raise _parameter_error(field.name, f"nothing, since {self.name!r} has none", getattr(self, field.name))

@@ -98,6 +98,11 @@ def test_what_is_cut_off_or_appended_anywhere_is_refused_before_libhdf5_sees_it(
     refused(file, f"it has {len(content) + 1:,} bytes, and it says {len(content):,}")
 
 
+def test_an_empty_file_is_called_empty(file: Path) -> None:
+    file.write_bytes(b"")
+    refused(file, "is an empty file, expected HDF5")
+
+
 def test_other_seals_are_refused_in_words(file: Path) -> None:
     content = file.read_bytes()
     for old, new, said in [

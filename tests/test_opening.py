@@ -1,5 +1,6 @@
 """`convert` on whatever it is given: what it is, by content; what it made of it; what it refuses, and leaves out."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -266,3 +267,12 @@ def test_a_description_among_the_metadata_is_not_believed(tmp_path: Path, descri
     save_file({"a": np.ones(3, np.float32)}, tmp_path / "a.safetensors", {"resnet_ref": described})
     with pytest.raises(CheckpointError, match=message):
         convert(tmp_path / "a.safetensors", tmp_path / "w.h5")
+
+
+def test_a_source_whose_name_is_no_text_is_converted(run: Run, tmp_path: Path) -> None:
+    export(load_weights(), tmp_path / "a.safetensors")
+    source = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.safetensors")
+    os.rename(tmp_path / "a.safetensors", source)
+    status, _, err = run("convert", source, tmp_path / "w.h5")
+    assert (status, err) == (0, "")
+    assert load_weights(tmp_path / "w.h5").source["files"][0]["name"] == "\\udcff.safetensors"

@@ -267,6 +267,11 @@ def test_a_description_may_leave_parameters_to_slims_defaults() -> None:
         ({"name": "vgg", "deviations": [1, 1, 2]}, "only the parameters .*, means, got 'deviations'"),
         ({"name": "keras", "resize_side": 256}, "only the parameters name, height, width, means, got 'resize_side'"),
         ({"name": "torchvision", "deviations": [1, 0, 1]}, "deviations: expected three numbers above 0"),
+        (
+            {"name": "torchvision", "deviations": [1e-320, 1, 1]},
+            "deviations: expected three numbers above 0 in float32",
+        ),
+        ({"name": "torchvision", "means": [0, 0, -1e20], "deviations": [1, 1e-30, 1]}, "that no quotient overflows"),
         ({"name": "torchvision", "deviations": 2}, "deviations: expected three finite numbers"),
         ({"name": "keras", "height": MAX_SIDE + 1}, "height: expected an integer from 1 to 8192, got 8193"),
         ({"name": ["vgg"]}, "name: "),

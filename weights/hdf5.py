@@ -94,6 +94,8 @@ def require_hdf5(path: Path, raw: io.FileIO, error: type[ResnetRefError], advice
     start = raw.read(len(seal.SEALED))
     if start.startswith(_MAGIC) or start == seal.SEALED:
         return start == seal.SEALED
+    if not start:
+        raise error(f"{path} is an empty file, expected HDF5; {advice}")
     found, wanted = start[: len(_MAGIC)].hex(" "), _MAGIC.hex(" ")
     raise error(f"{path} is no HDF5 file: it begins with {found}, expected {wanted}; {advice}")
 

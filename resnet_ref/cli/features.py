@@ -9,10 +9,11 @@ import numpy as np
 
 from resnet_ref.batches import MOST_READERS, computed
 from resnet_ref.cli.options import as_json, echo, echo_json, model_options, progress_bar
-from resnet_ref.errors import ImageError
+from resnet_ref.errors import ImageError, WeightsError
 from resnet_ref.fleet import Fleet, open_fleet
 from resnet_ref.images import IsolatedReader, find_images
 from resnet_ref.weights.atomic import require_another
+from resnet_ref.weights.finite import not_finite
 from resnet_ref.weights.hdf5 import creating
 from resnet_ref.weights.interruption import uninterrupted
 from resnet_ref.weights_file import load_weights_apart
@@ -57,6 +58,9 @@ def features(
             done = 0
             for names, (_, values) in computed(fleet, files, batch_size, _stop, end_points, reader):
                 for name, value in values.items():
+                    for file, row in zip(names, value, strict=True):
+                        if bad := not_finite(row):
+                            raise WeightsError(f"{file}: {fleet.model.weights.path} gives {bad} of {name}")
                     # HDF5 has no dataset inside another, as block1/unit_1 is inside block1.
                     key = name.replace("/", ".")
                     with uninterrupted():

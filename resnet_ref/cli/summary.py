@@ -110,7 +110,10 @@ def _asked_for(
 
 def _zeros(network: Network) -> Mapping[str, Array]:
     """Variables that cost no memory: a plan is the same whatever they are."""
-    return {name: np.broadcast_to(np.float32(0), shape) for name, shape in network.variables().items()}
+    try:
+        return {name: np.broadcast_to(np.float32(0), shape) for name, shape in network.variables().items()}
+    except ValueError:  # NumPy's for more bytes than there are addresses
+        raise MemoryError("a variable of it is larger than any memory") from None
 
 
 def _echo_plan(found: Described, precision: str) -> None:
