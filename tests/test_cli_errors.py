@@ -64,7 +64,7 @@ WRONG = [
     ("classify photo.png --weights folder", "folder is a directory", "convert"),
     ("classify photo.png --weights photo.h5", "photo.h5 is no HDF5 file", "89 50 4e 47"),
     ("classify photo.png --weights text.h5", "text.h5 is no HDF5 file", "6f 6e 6c 79"),
-    ("classify photo.png --weights empty.h5", "empty.h5 is an empty file", ""),
+    ("classify photo.png --weights empty.h5", "empty.h5 is no HDF5 file", ""),
     ("classify photo.png --weights damaged.h5", "damaged.h5", ""),
     ("classify photo.png --weights plain.h5", "plain.h5 names no preprocessing", 'preprocessing=dict(name="vgg")'),
     ("classify photo.png --weights featureless.h5", "featureless.h5 has no logits", "resnet-ref features"),

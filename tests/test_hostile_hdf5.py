@@ -100,7 +100,7 @@ def test_what_is_cut_off_or_appended_anywhere_is_refused_before_libhdf5_sees_it(
 
 def test_an_empty_file_is_called_empty(file: Path) -> None:
     file.write_bytes(b"")
-    refused(file, "is an empty file, expected HDF5")
+    refused(file, "is no HDF5 file: it is empty; ")
 
 
 def test_other_seals_are_refused_in_words(file: Path) -> None:

@@ -95,7 +95,7 @@ def require_hdf5(path: Path, raw: io.FileIO, error: type[ResnetRefError], advice
     if start.startswith(_MAGIC) or start == seal.SEALED:
         return start == seal.SEALED
     if not start:
-        raise error(f"{path} is an empty file, expected HDF5; {advice}")
+        raise error(f"{path} is no HDF5 file: it is empty; {advice}")
     found, wanted = start[: len(_MAGIC)].hex(" "), _MAGIC.hex(" ")
     raise error(f"{path} is no HDF5 file: it begins with {found}, expected {wanted}; {advice}")
 
