@@ -75,6 +75,10 @@ def test_a_variant_has_slims_number_of_variables_and_end_points(known: Known) ->
     assert (len(variables), len(end_points)) == COUNTS[known.name]
     scope = known.case.function
     assert end_points[-4:] == ["global_pool", f"{scope}/logits", f"{scope}/spatial_squeeze", "predictions"]
+    if known.case.full_width:
+        moving = sum(array.size for name, array in variables.items() if "/moving_" in name)
+        total = sum(array.size for array in variables.values())
+        assert (total - moving, moving) == (25_557_032, 53_120)
 
 
 def test_the_cases_that_are_named_exist() -> None:
