@@ -26,7 +26,7 @@ T = TypeVar("T")
 # TGA, and counts HDF5 files among images.
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 
-# Of an image's width and height: Pillow keeps 8 bytes for each row, twice.
+# Pixels: Pillow keeps 8 bytes for each row in each copy of an image, and width and height may change places.
 MOST_A_SIDE = 1 << 20
 # Of a child that decodes: the most pixels that are let in take so much where they have transparency.
 _DECODING = 4 << 30
@@ -157,8 +157,8 @@ class IsolatedReader:
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Each file among `paths`, and for each directory the images directly in it, sorted as people number (2 before 10).
 
-    In a directory the suffix decides what is an image, and hidden files are not. Raises ImageError for a missing path
-    and for a directory without images.
+    In a directory the suffix decides what is an image, and hidden files are not. Raises ImageError for a missing path,
+    an empty one (which Path takes for the current directory) and a directory without images.
     """
     paths = list(paths)
     if "" in paths:

@@ -27,6 +27,11 @@ def process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[s
     return subprocess.run([SCRIPT, *map(str, arguments)], capture_output=True, text=True, check=False, **options)
 
 
+def heed_ctrl_c() -> None:
+    """In a child, whose parent may have switched it off."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_the_real_script_runs_and_ends_with_the_right_status(tiny_file: Path, photos: list[Path]) -> None:
     done = process("classify", photos[0], "--weights", tiny_file, "--json", "--device", "cpu")
     assert (done.returncode, done.stderr) == (0, "")
@@ -109,10 +114,7 @@ def test_ctrl_c_while_everything_is_being_imported_is_one_word_and_status_130(ti
             "sys.meta_path.insert(0, Interrupt())\n"
         )
         line = ("export", tiny_file, tmp_path / "w.safetensors")
-        heeded = {
-            "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-        }  # a parent may have switched it off
-        done = process(*line, env={**os.environ, "PYTHONPATH": str(tmp_path)}, **heeded)
+        done = process(*line, env={**os.environ, "PYTHONPATH": str(tmp_path)}, preexec_fn=heed_ctrl_c)
         assert (done.returncode, done.stdout, done.stderr) == (130, "", "resnet-ref: interrupted\n"), late
     assert not (tmp_path / "w.safetensors").exists()
 
@@ -131,7 +133,7 @@ def test_too_little_memory_is_one_line_with_advice(
     status, out, err = run("classify", photos[0])
     assert (status, out) == (2, "")
     assert err == (
-        "resnet-ref: not enough memory (9 GiB); a smaller --batch-size, or smaller images or files, need less\n"
+        "resnet-ref: not enough memory (9 GiB); fewer images at a time, or smaller images or files, need less\n"
     )
 
 

@@ -130,7 +130,7 @@ def test_a_header_that_claims_a_huge_image_is_refused_by_what_it_claims(
 
 @pytest.mark.parametrize("make", [png, bmp, ppm, tiff])
 @pytest.mark.parametrize("size", [(1, 170_000_000), (170_000_000, 1)])
-def test_an_image_that_is_all_rows_is_refused_before_memory_is_taken_for_them(
+def test_an_image_that_is_a_line_is_refused_before_memory_is_taken_for_its_rows(
     tmp_path: Path, make: Callable[[int, int], bytes], size: tuple[int, int]
 ) -> None:
     message = refused(tmp_path / "thin", make(*size))

@@ -84,7 +84,7 @@ def _run(arguments: list[str] | None) -> int:
         return _fail(str(error), 2)
     except MemoryError as error:
         what = f" ({error})" if str(error) else ""
-        return _fail(f"not enough memory{what}; a smaller --batch-size, or smaller images or files, need less", 2)
+        return _fail(f"not enough memory{what}; fewer images at a time, or smaller images or files, need less", 2)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
     except BrokenPipeError:

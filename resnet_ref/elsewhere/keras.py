@@ -40,7 +40,9 @@ _WEIGHTLESS = re.compile(
     r"input_\d+|input_layer(_\d+)?|conv1_(pad|relu)|pool1_(pad|pool)|avg_pool|conv\d_block\d+_([12]_relu|add|out)|"
     r"top_level_model_weights|(activation|add|global_average_pooling2d|max_pooling2d|zero_padding2d)(_\d+)?"
 )
-_IDLE = re.compile(f"({'|'.join(re.sub(r'(?<!^)(?=[A-Z][a-z])', '_', x).lower() for x in keras_config.IDLE)})(_\\d+)?")
+# Keras makes the key of its class: SpatialDropout2D, spatial_dropout2d, then spatial_dropout2d_1.
+_KEYS = [re.sub("(?<!^)(?=[A-Z][a-z])", "_", kind).lower() for kind in keras_config.IDLE]
+_IDLE = re.compile(f"({'|'.join(_KEYS)})(_[0-9]+)?")
 _ASSUMED = f"epsilon {EPSILON:g}, strides and padding as keras.applications has them, which this file does not show"
 _OTHERS = (
     (r"post_bn|conv\d_block\d+_preact_bn", "a ResNet V2, whose batch norms come before its convolutions"),

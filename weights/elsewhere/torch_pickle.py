@@ -221,9 +221,9 @@ class _Machine:
         if end < 0:
             raise DamagedError("a pickle has a name without an end")
         name = ascii(".".join(self.take(end + 1 - self._at).decode("latin-1").splitlines()))[1:-1]
-        if name not in _GLOBALS and name.startswith("torch._utils._rebuild_"):  # quantised, sparse, of float8, ...
-            raise ForeignError(f"tensors that are not plain ({name}); use .dequantize(), .to_dense() or .float() first")
         if name not in _GLOBALS:
+            if name.startswith("torch._utils._rebuild_"):  # quantised, sparse, of float8 or another type
+                name = f"tensors that are not plain ({name}); use .dequantize(), .to_dense() or .float() first"
             raise ForeignError(name)
         self.push(_GLOBALS[name])
 
