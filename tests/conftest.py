@@ -21,6 +21,7 @@ from resnet_ref.network import Network
 settings.register_profile("resnet-ref", deadline=None)
 settings.load_profile("resnet-ref")
 
+RECORDING = Path(__file__).parent / "recorded" / "digits_recording.h5"  # of slim on the network that ships
 Run = Callable[..., tuple[int, str, str]]
 TINY: dict[str, Any] = {
     "function": "resnet_v1",

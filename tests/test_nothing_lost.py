@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import RECORDING
 from test_cli import narrow_checkpoint
 
 from resnet_ref import load_weights, save_weights
 from resnet_ref.recording import open_recording
 from resnet_ref.weights.atomic import replacing
 from resnet_ref.weights_file import DIGITS
-
-RECORDING = Path(__file__).parent / "recorded/digits_recording.h5"
 
 # Writes again and again, with every number 1, then 2, and so on; says how many seconds the first took.
 WRITER = """

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run
+from conftest import RECORDING, Run
 from safetensors.numpy import save_file
 from test_keras_files import legacy, resnet50
 
@@ -19,9 +19,8 @@ from resnet_ref.opening import open_arrays
 from resnet_ref.preprocessing import Preprocessing
 from resnet_ref.random_weights import random_variables
 from resnet_ref.weights.checkpoint.bundle_writer import bundle_files, write_bundle
+from resnet_ref.weights_file import DIGITS
 
-ROOT = Path(__file__).parents[1]
-DIGITS, RECORDING = ROOT / "weights/digits.h5", ROOT / "tests/recorded/digits_recording.h5"
 UNITS = (3, 4, 6, 3)
 NARROW = Network("resnet_v1_50", {"num_classes": 7, "depth_multiplier": 0.05})
 

@@ -7,16 +7,14 @@ import stat
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import RECORDING
 from PIL import Image
 
 from resnet_ref import WeightsError, load_model, load_weights, save_weights
 from resnet_ref.weights.atomic import replacing
-
-RECORDING = Path(__file__).parent / "recorded/digits_recording.h5"
 
 
 def test_a_pipe_or_device_is_refused_and_stays(tmp_path):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from browsing import problems
-from conftest import Run
+from conftest import RECORDING, Run
 
 pytestmark = pytest.mark.browser
 
@@ -18,11 +18,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def pages(run: Run, folder: Path, digit_files: list[Path]) -> dict[str, str]:
     """The address of each kind of page; made by the command line, once."""
-    recording = Path(__file__).parent / "recorded" / "digits_recording.h5"
     value = ("--end-point", "resnet_v1_50/block3/unit_2/bottleneck_v1/conv2", "--at", 0, 1, 5)
     commands: dict[str, tuple[Any, ...]] = {
-        "agrees": ("verify", "digits", recording),
-        "departs": ("verify", "digits", recording, "--training"),
+        "agrees": ("verify", "digits", RECORDING),
+        "departs": ("verify", "digits", RECORDING, "--training"),
         "trace": ("trace", digit_files[3], *value),
         "profile": ("trace", digit_files[3], "--profile", "--runs", 2),
     }
