@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from queue import LifoQueue
@@ -71,13 +72,18 @@ class Pool:
     """
 
     def __init__(self, count: int = 1, memory: int = MEMORY, begin: Callable[[], object] | None = None) -> None:
-        self._children = [_Child(memory, begin) for _ in range(count)]
-        self._idle: LifoQueue[_Child] = LifoQueue()
-        for child in self._children:
-            self._idle.put(child)
+        self._count, self._memory, self._first = count, memory, begin
+        self._make()
+        _pools.add(self)
         if begin is not None:
             with contextlib.suppress(OSError):  # said at the call
                 self._children[-1].start()
+
+    def _make(self) -> None:
+        self._children = [_Child(self._memory, self._first) for _ in range(self._count)]
+        self._idle: LifoQueue[_Child] = LifoQueue()
+        for child in self._children:
+            self._idle.put(child)
 
     def call(self, function: Callable[..., T], *args: Any, what: str, error: Error, seconds: float = SECONDS) -> T:
         """As `isolated`."""
@@ -99,6 +105,19 @@ class Pool:
         self.close()
 
 
+_pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A forked process makes children of its own: two who ask the same child would read each other's answers."""
+    for pool in _pools:
+        pool._make()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class _Child:
     """One child, as its parent sees it; used by one thread at a time, but for `close`."""
 
@@ -113,17 +132,37 @@ class _Child:
     def start(self) -> "subprocess.Popen[bytes]":
         """The process, a new one unless one is there. OSError."""
         with self._lock:
-            if self._closed:
-                raise OSError(0, "the command is ending")
-            if self._process is None or self._process.poll() is not None:
-                self._reap()
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-c", _BOOT, _greeting(self._begin, self._memory)],
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
-                    env={**os.environ, **_ENVIRONMENT},
-                )  # fmt: skip
-                _widen(self._process)
-            return self._process
+            return self._started()
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        if self._closed:
+            raise OSError(0, "the command is ending")
+        if self._process is None or self._process.poll() is not None:
+            self._reap()
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-c", _BOOT, _greeting(self._begin, self._memory)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
+                env={**os.environ, **_ENVIRONMENT},
+            )  # fmt: skip
+            _widen(self._process)
+        return self._process
+
+    def _take(self) -> "subprocess.Popen[bytes]":
+        """As `start`; until `_give_back` its pipes are the caller's, and `close` leaves them open."""
+        with self._lock:
+            process = self._started()
+            self._busy = True
+            return process
+
+    def _give_back(self, process: "subprocess.Popen[bytes]", is_well: bool) -> int:
+        """Its exit status: 0 where it is well and goes on living."""
+        with self._lock:
+            self._busy = False
+            if is_well and not self._closed:
+                return 0
+            process.kill()
+            self._reap()
+            return process.returncode
 
     def close(self) -> None:
         """End it for good."""
@@ -133,15 +172,6 @@ class _Child:
                 self._process.kill()
                 if not self._busy:  # else it is for the thread that reads its pipes to close them
                     self._reap()
-
-    def _end(self) -> int:
-        """End it until the next call; its exit status."""
-        with self._lock:
-            assert self._process is not None
-            process = self._process
-            process.kill()
-            self._reap()
-            return process.returncode
 
     def _reap(self) -> None:
         if self._process is not None:
@@ -156,17 +186,17 @@ class _Child:
         """The function's result, or its error; the process is not used again unless it answered."""
         request = pickle.dumps((function.__module__, function.__qualname__, args, seconds), 5)
         try:
-            process = self.start()
+            process = self._take()
         except OSError as problem:
             raise error(f"cannot start a process to read {what}: {problem.strerror}") from None
-        answer, late, status = None, threading.Event(), 0
+        answer, late = None, threading.Event()
 
         def kill() -> None:
             late.set()
             process.kill()
 
         timer = threading.Timer(seconds, kill)
-        timer.daemon = self._busy = True
+        timer.daemon = True
         try:
             timer.start()
             with contextlib.suppress(OSError, EOFError):  # it died while it was asked or while it answered
@@ -176,9 +206,8 @@ class _Child:
         finally:
             timer.cancel()
             timer.join()
-            self._busy = False
-            if answer is None or late.is_set() or answer[0] == "memory" or self._closed:
-                status = self._end()
+            is_well = answer is not None and answer[0] != "memory" and not late.is_set()
+            status = self._give_back(process, is_well)
         if answer is None or answer[0] == "memory":
             limit = "memory" if answer else "closed" if self._closed else "time" if late.is_set() else ""
             raise error(_why(what, limit, status, self._memory, seconds))

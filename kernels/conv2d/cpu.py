@@ -2,7 +2,7 @@
 
 Memory beyond input, weights and output: per thread a block of at most BLOCK_BYTES, or of BLOCK_ROWS rows where a row is
 longer than that; for maps of at most SMALL_MAP pixels one matrix of that many rows, shared by all threads.
-The product itself is np.matmul on one thread.
+The product itself is NumPy's BLAS on one thread.
 """
 
 import threading
@@ -13,7 +13,7 @@ import numpy as np
 from resnet_ref.kernels.activation import bounds
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.geometry import Window
-from resnet_ref.kernels.vector.blas import single_threaded
+from resnet_ref.kernels.vector.blas import multiply, single_threaded
 from resnet_ref.kernels.vector.compiled import compiled
 from resnet_ref.kernels.vector.executor import ranges, run
 
@@ -114,8 +114,8 @@ def conv2d(
             _finish(y, shape[1], shape[2], first, last, left, right, bias, residual, residual_stride, low, high)
 
     with single_threaded():
-        multiply = _multiply_by_rows if len(y) > SMALL_MAP else _multiply_by_columns
-        multiply(x, rows, cols, weights, y, finish, threads)
+        share_out = _multiply_by_rows if len(y) > SMALL_MAP else _multiply_by_columns
+        share_out(x, rows, cols, weights, y, finish, threads)
     return out
 
 
@@ -134,7 +134,7 @@ def _multiply_by_rows(
             _gather(x, rows, cols, oh, ow, first, last, matrix)
         else:
             matrix = whole[first:last]
-        np.matmul(matrix, weights, out=y[first:last])
+        multiply(matrix, weights, y[first:last])
         finish(first, last, 0, y.shape[1])
 
     run(task, len(blocks), threads)
@@ -150,7 +150,7 @@ def _multiply_by_columns(
 
     def task(panel: int) -> None:
         left, right = panels[panel]
-        np.matmul(matrix, weights[:, left:right], out=y[:, left:right])
+        multiply(matrix, weights[:, left:right], y[:, left:right])
         finish(0, len(y), left, right)
 
     run(task, len(panels), threads)

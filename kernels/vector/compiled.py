@@ -9,6 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from numba import njit
+from numba.core.compiler_lock import global_compiler_lock
+
+from resnet_ref.kernels.vector.forking import hold_over_forks
+
+hold_over_forks(global_compiler_lock)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,25 +6,53 @@ the shapes alone, never on the number of threads, so that results do not either.
 """
 
 import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
+from queue import SimpleQueue
 
 from resnet_ref.errors import DeviceError
 
+Queue = SimpleQueue["tuple[Future[None], Callable[[], None]]"]
+
 
 class _Pool:
-    """One pool for the process, grown to the largest number of helpers anyone asked for."""
+    """One pool for the process, grown to the largest number of helpers anyone asked for.
+
+    Not a ThreadPoolExecutor: that takes no work once the main thread has ended, and when a thread cannot be started it
+    keeps the work for another, of which the caller does not know.
+    """
 
     def __init__(self) -> None:
-        self.workers: ThreadPoolExecutor | None = None
+        self.queue: Queue = SimpleQueue()
         self.size = 0
 
     def submit(self, task: Callable[[], None], helpers: int) -> list["Future[None]"]:
-        if self.workers is None or self.size < helpers:  # the old pool ends once its tasks are done
-            self.workers, self.size = ThreadPoolExecutor(helpers, thread_name_prefix="resnet-ref"), helpers
-        workers = self.workers
-        return [workers.submit(task) for _ in range(helpers)]
+        """The task for so many helpers, or for fewer where the system gives no more threads."""
+        while self.size < helpers:
+            try:
+                threading.Thread(target=_serve, args=(self.queue,), name="resnet-ref", daemon=True).start()
+            except RuntimeError:
+                break
+            self.size += 1
+        futures: list[Future[None]] = [Future() for _ in range(min(helpers, self.size))]
+        for future in futures:
+            self.queue.put((future, task))
+        return futures
+
+
+def _serve(queue: Queue) -> None:
+    while True:
+        future, task = queue.get()
+        if future.set_running_or_notify_cancel():
+            try:
+                task()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+        del future, task  # and what they hold, while this thread waits
 
 
 _pool = _Pool()

@@ -9,6 +9,8 @@ from resnet_ref.kernels.arrays import Array
 ALIGNMENT = 64  # bytes: a cache line, and a register of 16 lanes
 HUGE_PAGE = 2 << 20
 SLACK = 4096  # bytes that prefetches, and vectors at the end of a map, may touch beyond
+# mmap's own default is memory that a forked child and its parent both write: each must have its own.
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
 def aligned(nbytes: int) -> Array:
@@ -18,7 +20,7 @@ def aligned(nbytes: int) -> Array:
         raw = np.zeros(total, np.uint8)
     else:
         try:
-            region = mmap.mmap(-1, -(-total // HUGE_PAGE) * HUGE_PAGE)
+            region = mmap.mmap(-1, -(-total // HUGE_PAGE) * HUGE_PAGE, **_PRIVATE)
         except OSError as error:
             raise MemoryError(f"the system does not give {nbytes} bytes at once ({error.strerror})") from None
         if hasattr(mmap, "MADV_HUGEPAGE"):

@@ -3,16 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
-from threading import Lock
 from typing import Any
 
 import llvmlite.binding as llvm
 
 from resnet_ref.kernels.vector.emit import Emitter
+from resnet_ref.kernels.vector.forking import new_lock
 from resnet_ref.kernels.vector.isa import Isa
 
 _names = count()
-_lock = Lock()  # LLVM's global state
+_lock = new_lock()  # LLVM's global state
 _linker: list[Any] = []
 
 

@@ -1,10 +1,8 @@
 """Plans for whatever shapes of images come, kept while they are used."""
 
-import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from threading import Lock
 
 import numpy as np
 
@@ -13,6 +11,7 @@ from resnet_ref.kernels.conv2d.choice import Way, by_model
 from resnet_ref.kernels.conv2d.convolution import Method
 from resnet_ref.kernels.library import library
 from resnet_ref.kernels.vector.executor import thread_count
+from resnet_ref.kernels.vector.forking import new_lock
 from resnet_ref.kernels.vector.isa import Isa
 from resnet_ref.kernels.vector.step import Target
 from resnet_ref.plan import tuning
@@ -24,10 +23,7 @@ MOST_BYTES = 1 << 30  # of their memory, but for the last one's
 MOST_PIXELS = 1 << 22  # of images that go through a plan at once; larger batches go in parts
 Key = tuple[tuple[int, ...], tuple[str, ...]]
 
-_lock = Lock()  # held for a moment, while a planner looks through its plans
-# A fork waits for that moment to pass: the child has nobody who would open the lock.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+_lock = new_lock()  # held for a moment, while a planner looks through its plans
 
 
 def most_images(height: int, width: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -50,29 +51,31 @@ class Source:
         Raises CheckpointError, which calls the bytes `what`.
         """
         self._check(offset, size, what)
-        with self._lock:
-            try:
-                self._file.seek(offset)
-                data = self._file.read(size) or b""
-                while len(data) < size and (more := self._file.read(size - len(data))):
-                    data += more
-            except (OSError, ValueError) as error:
-                raise CheckpointError(f"{self.name}: {what} cannot be read: {error}.") from error
-        self._check_complete(len(data), size, what)
-        return data
+        data = np.empty(size, np.uint8)
+        self._fill(data, offset, what)
+        return data.tobytes()
 
     def read_into(self, raw: npt.NDArray[np.uint8], offset: int, what: str) -> None:
         """Fill `raw` (uint8, contiguous) with the bytes from `offset` on. Raises CheckpointError."""
         self._check(offset, raw.size, what)
+        self._fill(raw, offset, what)
+
+    def _fill(self, raw: npt.NDArray[np.uint8], offset: int, what: str) -> None:
         done = 0
-        with self._lock:
-            try:
-                self._file.seek(offset)
-                while done < raw.size and (got := self._file.readinto(raw[done:].data)):
-                    done += got
-            except (OSError, ValueError) as error:
-                raise CheckpointError(f"{self.name}: {what} cannot be read: {error}.") from error
+        try:
+            while done < raw.size and (got := self._read_at(raw[done:].data, offset + done)):
+                done += got
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.name}: {what} cannot be read: {error}.") from error
         self._check_complete(done, raw.size, what)
+
+    def _read_at(self, into: memoryview, offset: int) -> int:
+        """How many bytes were read. Not by seeking: a forked child and its parent share the position in a file."""
+        if hasattr(os, "preadv"):
+            return os.preadv(self._file.fileno(), [into], offset)
+        with self._lock:  # of threads; a system without preadv has no forks
+            self._file.seek(offset)
+            return self._file.readinto(into) or 0
 
     def require(self, checksum: int, offset: int, size: int, what: str) -> None:
         """Raise CheckpointError if so many bytes that memory matters have another checksum; few are not looked at.

@@ -12,7 +12,7 @@ import numpy as np
 from resnet_ref.kernels.conv2d.cpu import im2col
 from resnet_ref.kernels.conv2d.ladder.apart import finish
 from resnet_ref.kernels.conv2d.ladder.problem import Prepared, Problem
-from resnet_ref.kernels.vector.blas import threaded
+from resnet_ref.kernels.vector.blas import multiply, threaded
 
 
 def prepare(problem: Problem, threads: int) -> Prepared:
@@ -23,7 +23,7 @@ def prepare(problem: Problem, threads: int) -> Prepared:
     def compute() -> None:
         matrix = im2col(problem.x, problem.rows, problem.cols, threads=threads)
         with threaded(threads):
-            np.matmul(matrix, weights, out=y)
+            multiply(matrix, weights, y)
         finish(problem, y, threads)
 
     return Prepared(compute, lambda: y.reshape(problem.shape).copy())
