@@ -28,10 +28,12 @@ class Layer:
     """One layer of a network: what goes in, what comes out, and the arithmetic between.
 
     `flops` counts a multiply-add as two and convolutions' products alone (biases, batch norm and activations are
-    below 1 %). `parameters` counts all of the layer's variables, moving averages included.
+    below 1 %). `parameters` counts all of the layer's variables, moving averages included. scope: its variables'.
+    name: no other layer's.
     """
 
     op: str
+    name: str
     scope: str
     inputs: tuple[Spec, ...]
     output: Spec
@@ -43,6 +45,23 @@ class Layer:
     activation: str | None = None
 
 
+class Names:
+    """Gives each layer a name of its own: its scope, or where an earlier layer is called that, the first of scope_1,
+    scope_2, ... that is free (TensorFlow's unique_name)."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def __call__(self, scope: str) -> str:
+        """The name of the next layer of this scope."""
+        name, number = scope, 0
+        while name in self._taken:
+            number += 1
+            name = f"{scope}_{number}"
+        self._taken.add(name)
+        return name
+
+
 @dataclass
 class Shapes:
     """Interprets a network description; afterwards `layers` and `variables` hold it, in order of creation.
@@ -52,6 +71,7 @@ class Shapes:
 
     layers: list[Layer] = field(default_factory=list)
     variables: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    _name: Names = field(default_factory=Names, repr=False)
 
     def conv2d(
         self,
@@ -72,7 +92,8 @@ class Shapes:
         weights = self._variable(f"{scope}/weights", (rows.size, cols.size, c, depth))
         parameters = weights + sum(self._variable(f"{scope}/{name}", (depth,)) for name in _per_channel(normalizer))
         flops = 2 * output.size * rows.size * cols.size * c
-        layer = Layer("conv2d", scope, (x,), output, rows, cols, parameters, flops, normalizer, activation)
+        name, cost = self._name(scope), (parameters, flops)
+        layer = Layer("conv2d", name, scope, (x,), output, rows, cols, *cost, normalizer, activation)
         self.layers.append(layer)
         return output
 
@@ -113,7 +134,7 @@ class Shapes:
         cols: Window | None = None,
     ) -> Spec:
         output = Spec(shape)
-        self.layers.append(Layer(op, scope, inputs, output, rows, cols))
+        self.layers.append(Layer(op, self._name(scope), scope, inputs, output, rows, cols))
         return output
 
     def _variable(self, name: str, shape: tuple[int, ...]) -> int:

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from accuracy import check_rule, error
 from networks import CASES
+from planned import convolved
 from variables import random_variables
 
 from resnet_ref import DeviceError, load_model, oracle
 from resnet_ref.accuracy import Rule
 from resnet_ref.kernels.conv2d.bf16 import PRODUCTS
 from resnet_ref.kernels.conv2d.bf16_planned import bf16, pack, terms
+from resnet_ref.kernels.geometry import Window
 from resnet_ref.kernels.library import emit_all, library
 from resnet_ref.kernels.vector.isa import AMX, emulated, has_amx
 from resnet_ref.kernels.vector.matrix import require_permission
@@ -49,6 +51,45 @@ def test_terms_are_bf16_and_add_up_to_the_number():
     assert not (found.view(np.uint32) & 0xFFFF).any()
     assert (found.astype(np.float64).sum(axis=0) == x).all()
     assert (np.abs(x - found[0]) <= 2.0**-8 * np.abs(x)).all()
+
+
+LARGEST = [np.finfo(np.float32).max, 3.4e38, 3.396e38, 3.39e38, -3.4e38]
+
+
+def test_terms_of_the_largest_numbers_are_finite_and_add_up():
+    x = np.array(LARGEST, np.float32)
+    for count in (2, 3):
+        found = terms(x, count).astype(np.float64)
+        assert np.isfinite(found).all()
+        assert (np.abs(found.sum(axis=0) - x) <= 2.0 ** (-8 * count + 1) * np.abs(x)).all()
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("precision", ["bf16x3", "bf16x6"])
+def test_pixels_and_weights_of_the_largest_numbers_give_their_products(precision, machine):
+    """Rounded to 8 bits they would be infinity, and what is left of them minus infinity: together NaN."""
+    largest = np.array(LARGEST, np.float32)
+    small = np.array([0.5, -0.25, 0.125], np.float32)
+    for x, w in ((largest, small), (small, largest)):
+        y = convolved(
+            target(machine, 1), partial(bf16, precision=precision), x.reshape(1, 1, -1, 1), w.reshape(1, 1, 1, -1),
+            Window(1), Window(1),
+        )  # fmt: skip
+        np.testing.assert_allclose(y[0, 0], np.outer(x, w).astype(np.float64), rtol=2.0**-15)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("precision", PRODUCTS)
+def test_infinity_and_every_nan_reach_the_output(precision, machine):
+    """Infinity as NaN, where there are several terms: it is multiplied by terms of the weights that are zero."""
+    bits = [0x7F800000, 0xFF800000, 0x7F800001, 0x7FFFFFFF, 0xFF80FFFF]
+    x = np.array(bits, np.uint32).view(np.float32).reshape(1, 1, -1, 1)
+    w = np.full((1, 1, 1, 1), 0.5, np.float32)
+    y = convolved(target(machine, 1), partial(bf16, precision=precision), x, w, Window(1), Window(1)).ravel()
+    if precision == "bfloat16":
+        assert list(y[:2]) == [np.inf, -np.inf]
+    assert not np.isfinite(y[:2]).any()
+    assert np.isnan(y[2:]).all()
 
 
 def test_packed_weights_stand_where_the_matrix_unit_reads_them():

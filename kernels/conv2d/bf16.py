@@ -6,6 +6,8 @@
     "bf16x3"    x1 w2 + x2 w1 + x1 w1                              about 17
     "bf16x6"    x1 w3 + x2 w2 + x3 w1 + x1 w2 + x2 w1 + x1 w1      float32's 24
 
+Finite numbers have finite terms; infinity comes out as NaN where there are several terms (infinity times 0).
+
 A matrix unit does one such product many times faster than a vector unit a float32's. A tile is 32 pixels by 32
 channels, four registers of sums. Its pixels are looked up in a table, as in tile.py, taken apart into terms, and laid
 out as the registers want them, once for all channels:
@@ -112,7 +114,11 @@ def _pack(e: Emitter, f: SimpleNamespace, m: Value, packed: Value, terms: int) -
 
 
 def _terms(e: Emitter, value: Value, terms: int) -> list[Value]:
-    """Vectors of bf16 that add up to a vector of float32, each the nearest to what is left (ties to even)."""
+    """Vectors of bf16 that add up to a vector of float32, each the nearest to what is left (ties to even).
+
+    Of several terms none is infinite unless the number is: the largest, from 3.396e38 on, are cut instead of rounded
+    up, lest what is left be infinite too.
+    """
     kind = ir.VectorType(I32, e.isa.lanes)
 
     def every(number: int) -> Value:
@@ -123,7 +129,11 @@ def _terms(e: Emitter, value: Value, terms: int) -> list[Value]:
         bits = e.block.bitcast(value, kind)
         odd = e.block.and_(e.block.lshr(bits, every(16)), every(1))
         rounded = e.block.add(e.block.add(bits, every(0x7FFF)), odd)
-        rounded = e.block.select(e.block.fcmp_ordered("ord", value, value), rounded, bits)  # NaN stays NaN
+        if terms > 1:
+            is_finite = e.block.icmp_signed("!=", e.block.and_(rounded, every(0x7F800000)), every(0x7F800000))
+            rounded = e.block.select(is_finite, rounded, bits)
+        quiet = e.block.or_(bits, every(0x400000))
+        rounded = e.block.select(e.block.fcmp_ordered("ord", value, value), rounded, quiet)  # NaN stays NaN
         rounded = e.block.and_(rounded, every(-65536))
         found.append(e.block.trunc(e.block.lshr(rounded, every(16)), ir.VectorType(ir.IntType(16), e.isa.lanes)))
         term = e.block.bitcast(rounded, e.vector)

@@ -19,12 +19,14 @@ from resnet_ref.kernels.vector.step import Memory, Step, Target
 
 
 def terms(x: Array, count: int) -> Array:
-    """[count, ...] float32 numbers of 8 bits each that add up to x, each the nearest to what is left (ties to even)."""
+    """[count, ...] float32 numbers of 8 bits each that add up to x (finite), as the kernel takes x apart (bf16.py)."""
     found, left = [], x.astype(np.float32)
     for _ in range(count):
         bits = left.view(np.uint32)
-        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
-        found.append(rounded.view(np.float32))
+        rounded = bits + 0x7FFF + ((bits >> 16) & 1)
+        if count > 1:
+            rounded = np.where(rounded & np.uint32(0x7F800000) == 0x7F800000, bits, rounded)
+        found.append((rounded & np.uint32(0xFFFF0000)).view(np.float32))
         left = left - found[-1]
     return np.stack(found)
 

@@ -1,6 +1,7 @@
 """What a prepared kernel is: a step of a program, which knows what it reads and writes, and becomes a record once
 memory has been given to its buffers."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -91,7 +92,7 @@ class Memory:
 
     def __init__(self, arena: Array, zeros: Buffer, lowest: Buffer, waste: Buffer) -> None:
         self.base = arena.ctypes.data
-        self._tables: dict[bytes, Array] = {}
+        self._tables: dict[bytes, Array] = {}  # by their bytes' SHA-256
         self.kept: list[Array] = []
         self.zeros, self.lowest, self.waste = zeros, lowest, waste
 
@@ -109,7 +110,7 @@ class Memory:
     def table(self, indices: Array) -> int:
         """The address of a table of int32; equal tables are kept once."""
         table = np.ascontiguousarray(indices, np.int32)
-        return self._tables.setdefault(table.tobytes(), table).ctypes.data
+        return self._tables.setdefault(hashlib.sha256(table.data).digest(), table).ctypes.data
 
     def keep(self, array: Array) -> int:
         """The address of an array that is to live as long as this memory."""

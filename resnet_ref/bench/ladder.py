@@ -114,10 +114,10 @@ def kinds(network: Network, shape: Sequence[int]) -> list[Kind]:
     for one in fused_layers(network, shape):
         rows, cols = one.layer.rows, one.layer.cols
         if one.layer.op == "conv2d" and rows is not None and cols is not None:
-            found.setdefault(_like(one, rows, cols), []).append(one.layer.scope)
+            found.setdefault(_like(one, rows, cols), []).append(one.layer.name)
     if not found:
         raise BenchError("the network has no convolutions")
-    return [Kind(scopes[0], len(scopes), *like) for like, scopes in found.items()]  # type: ignore[arg-type]
+    return [Kind(names[0], len(names), *like) for like, names in found.items()]  # type: ignore[arg-type]
 
 
 def _like(one: Fused, rows: Window, cols: Window) -> tuple[object, ...]:

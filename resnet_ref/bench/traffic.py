@@ -10,9 +10,9 @@ FLOAT = 4
 
 
 def least_bytes(network: Network, shape: Sequence[int]) -> dict[str, int]:
-    """Bytes of each layer for images [N, H, W, C], by scope: what it reads of its inputs, its output, and its weights,
+    """Bytes of each layer for images [N, H, W, C], by name: what it reads of its inputs, its output, and its weights,
     each once, in float32. The end of a residual unit is part of the convolution before it."""
-    return {one.layer.scope: FLOAT * _elements(one) for one in fused_layers(network, shape)}
+    return {one.layer.name: FLOAT * _elements(one) for one in fused_layers(network, shape)}
 
 
 def _elements(one: Fused) -> int:

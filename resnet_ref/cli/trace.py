@@ -102,10 +102,10 @@ def _plain(found: Life) -> dict[str, Any]:
     taps = None
     if found.taps is not None:
         taps = {name: np.asarray(value).tolist() for name, value in vars(found.taps).items()}
-    inputs = [{**vars(one), "step": one.step.scope} for one in found.inputs]
+    inputs = [{**vars(one), "step": one.step.name} for one in found.inputs]
     kept = {name: value for name, value in vars(found).items() if name not in ("step", "taps", "inputs")}
     field = receptive_field(found.step, found.at)._asdict()
-    return {"step": found.step.scope, "op": found.step.op, **kept, "bound": found.bound, "receptive_field": field,
+    return {"step": found.step.name, "op": found.step.op, **kept, "bound": found.bound, "receptive_field": field,
             "taps": taps, "inputs": inputs}  # fmt: skip
 
 

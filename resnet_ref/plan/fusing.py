@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from resnet_ref.kernels.geometry import Window
 from resnet_ref.shapes import Layer, Spec
 
 
@@ -34,6 +35,13 @@ class Fused:
         """The values that are read."""
         own = tuple(map(value_of, self.layer.inputs))
         return own if self.residual is None else (*own, self.residual)
+
+    @property
+    def windows(self) -> tuple[Window, Window]:
+        """How the layer walks rows and columns; for an operation that does."""
+        assert self.layer.rows is not None
+        assert self.layer.cols is not None
+        return self.layer.rows, self.layer.cols
 
 
 def value_of(spec: Spec) -> Spec:

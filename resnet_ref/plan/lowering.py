@@ -5,7 +5,7 @@ through the first layers a few images at a time, as many as a cache holds, and t
 weights are read once. Every pass has buffers of its own, but the same bytes, since they are not needed together.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from resnet_ref.kernels.arrays import Array
@@ -19,6 +19,7 @@ from resnet_ref.kernels.vector.emit import FLOAT
 from resnet_ref.kernels.vector.step import Map, Step, Target, new_map
 from resnet_ref.plan.folding import folded
 from resnet_ref.plan.fusing import Fused
+from resnet_ref.plan.table import row_of
 from resnet_ref.shapes import Spec
 
 CACHE = 8 << 20  # bytes of activations that images may take together
@@ -69,22 +70,42 @@ class Lowering:
         return made
 
     def _prepare(self, layer: Fused, maps: Mapping[Spec, Map]) -> Sequence[Step]:
-        x, y, target = maps[layer.inputs[0]], maps[layer.output], self._target
-        name, op, rows, cols = layer.layer.scope, layer.layer.op, layer.layer.rows, layer.layer.cols
-        if rows is not None and cols is not None:
-            if op == "conv2d":
-                fold = partial(folded, self._weights, name, layer.layer.normalizer)
-                residual = None if layer.residual is None else maps[layer.residual]
-                how = (layer.activation, residual, layer.residual_stride, 6.0 if layer.bounded else None)
-                return self._choose(target, Convolution(name, x, y, rows, cols, fold, *how))
-            if op == "max_pool2d":
-                return [max_pool(target, name, x, y, rows, cols)]
-            return [add(target, name, x, y, stride=rows.stride, activation=None)]
-        if op == "spatial_mean":
-            return [mean(target, name, x, y)]
-        if op == "softmax":
-            return [softmax(target, name, x, y)]
-        return [add(target, name, x, y, residual=maps[layer.inputs[1]], activation=layer.activation)]
+        inputs = [maps[spec] for spec in layer.inputs]
+        return row_of(_STEPS, layer.layer, "cpu")(self, layer, inputs, maps[layer.output])
+
+    def _conv2d(self, layer: Fused, inputs: Sequence[Map], y: Map) -> Sequence[Step]:
+        fold = partial(folded, self._weights, layer.layer.scope, layer.layer.normalizer)
+        residual = None if layer.residual is None else inputs[1]
+        how = (layer.activation, residual, layer.residual_stride, 6.0 if layer.bounded else None)
+        return self._choose(self._target, Convolution(layer.layer.name, inputs[0], y, *layer.windows, fold, *how))
+
+    def _max_pool2d(self, layer: Fused, inputs: Sequence[Map], y: Map) -> Sequence[Step]:
+        return [max_pool(self._target, layer.layer.name, *inputs, y, *layer.windows)]
+
+    def _subsample(self, layer: Fused, inputs: Sequence[Map], y: Map) -> Sequence[Step]:
+        stride = layer.windows[0].stride
+        return [add(self._target, layer.layer.name, *inputs, y, stride=stride, activation=None)]
+
+    def _add(self, layer: Fused, inputs: Sequence[Map], y: Map) -> Sequence[Step]:
+        x, residual = inputs
+        return [add(self._target, layer.layer.name, x, y, residual=residual, activation=layer.activation)]
+
+    def _spatial_mean(self, layer: Fused, inputs: Sequence[Map], y: Map) -> Sequence[Step]:
+        return [mean(self._target, layer.layer.name, *inputs, y)]
+
+    def _softmax(self, layer: Fused, inputs: Sequence[Map], y: Map) -> Sequence[Step]:
+        return [softmax(self._target, layer.layer.name, *inputs, y)]
+
+
+_STEPS: Mapping[str, Callable[[Lowering, Fused, Sequence[Map], Map], Sequence[Step]]] = {
+    "conv2d": Lowering._conv2d,
+    "max_pool2d": Lowering._max_pool2d,
+    "subsample": Lowering._subsample,
+    "add_relu": Lowering._add,
+    "add_relu6": Lowering._add,
+    "spatial_mean": Lowering._spatial_mean,
+    "softmax": Lowering._softmax,
+}
 
 
 def _light(layers: Sequence[Fused]) -> int:

@@ -16,7 +16,7 @@ from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.geometry import Window
 from resnet_ref.model import Model
 from resnet_ref.preprocessing import Preprocessing
-from resnet_ref.shapes import Shapes, Spec
+from resnet_ref.shapes import Names, Shapes, Spec
 
 IMAGES = "images"
 
@@ -25,11 +25,12 @@ IMAGES = "images"
 class Step:
     """One layer of a run: what it read and what it gave, the network's own arrays.
 
-    op: "images", or a layer as the interpreter names it. number: in order of computation. sums: a convolution's sums of
-    products before batch norm, where there is one.
+    op: "images", or a layer as the interpreter names it. name: no other step's. scope: its variables'. number: in order
+    of computation. sums: a convolution's sums of products before batch norm, where there is one.
     """
 
     op: str
+    name: str
     scope: str
     number: int
     inputs: tuple["Step", ...]
@@ -55,9 +56,10 @@ class Tracer(Eager):
     ) -> None:
         super().__init__(tier, weights, dtype)
         self.preprocessing = preprocessing
-        self.steps = [Step("images", IMAGES, 0, (), images)]
+        self.steps = [Step("images", IMAGES, IMAGES, 0, (), images)]
         self._by_output = {id(images): self.steps[0]}
         self._sums: Array | None = None
+        self._name = Names()
 
     def step_of(self, output: Array) -> Step:
         """The step that gave an array."""
@@ -102,7 +104,7 @@ class Tracer(Eager):
 
     def _note(self, op: str, scope: str, inputs: tuple[Array, ...], output: Array, **how: Any) -> Array:
         read = tuple(self._by_output[id(array)] for array in inputs)
-        step = Step(op, scope, len(self.steps), read, output, **how)
+        step = Step(op, self._name(scope), scope, len(self.steps), read, output, **how)
         self.steps.append(step)
         self._by_output[id(output)] = step
         return output
@@ -131,7 +133,7 @@ def traced(model: Model, image: Array, name: str) -> tuple[Tracer, Step]:
     images = np.ascontiguousarray(image[None], model.dtype)
     shapes = Shapes()
     _, specs = model.network.describe(Handle(shapes, Spec(images.shape)))
-    layers = [layer.scope for layer in shapes.layers]
+    layers = [layer.name for layer in shapes.layers]
     if name not in specs and name not in layers and name != IMAGES:
         known = [IMAGES, *specs, *layers]
         near = get_close_matches(name, known, 3, 0.4)
@@ -143,4 +145,4 @@ def traced(model: Model, image: Array, name: str) -> tuple[Tracer, Step]:
         model.network.describe(Handle(tracer, images, end_points=sink))
     except _Reached:
         return tracer, tracer.step_of(sink[name])
-    return tracer, next(step for step in tracer.steps if step.scope == name)
+    return tracer, next(step for step in tracer.steps if step.name == name)

@@ -70,7 +70,7 @@ def life(tracer: Tracer, step: Step, at: Position, most: int = 8) -> Life:
     """The life of the value of `step` at (row, column, channel), of the first image. ShapeError outside of it."""
     shape = as_map(step.output).shape[1:]
     if not all(0 <= i < n for i, n in zip(at, shape, strict=True)):
-        raise ShapeError(f"{step.scope} has {shape[0]} rows, {shape[1]} columns, {shape[2]} channels; got {list(at)}")
+        raise ShapeError(f"{step.name} has {shape[0]} rows, {shape[1]} columns, {shape[2]} channels; got {list(at)}")
     value = _value(step, at)
     return _LIVES[step.op](tracer, step, at, value, most)
 

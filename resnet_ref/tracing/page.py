@@ -47,7 +47,7 @@ def _node(found: Web, key: Key) -> dict[str, Any]:
         "taps": None if taps is None else list(_taps(taps)),
         "rate": 1 if taps is None else max(taps.rate),
         "columns": None if taps is None else list(_spaced([str(x) for x in taps.cols], taps.rate[1])),
-        "taps_of": life.step.inputs[0].scope if life.step.inputs else "",
+        "taps_of": life.step.inputs[0].name if life.step.inputs else "",
         "inputs": [_input(found, one) for one in life.inputs],
         "count": life.count,
         "sums": list(sum_lines(life)),
@@ -63,7 +63,7 @@ def _input(found: Web, one: Input) -> dict[str, Any]:
     key = key_of(one.step, one.at)
     numbers = [f"{one.value:.7g}", *("" if n is None else f"{n:.7g}" for n in (one.weight, one.product))]
     return {
-        "name": one.step.scope,
+        "name": one.step.name,
         "at": one.at,
         "href": f"#{_anchor(key)}" if key in found else "",
         "numbers": numbers,

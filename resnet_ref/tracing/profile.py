@@ -16,6 +16,7 @@ from resnet_ref.kernels import Tier
 from resnet_ref.kernels.arrays import Array
 from resnet_ref.kernels.vector.executor import run
 from resnet_ref.model import Model
+from resnet_ref.shapes import Names
 
 _COPIED = 64 << 20  # bytes; far more than any cache holds
 _SIDE = 1536  # of the matrices that measure arithmetic
@@ -131,7 +132,7 @@ class _Timed:
     def __init__(self, tier: Tier) -> None:
         self.tier = tier
         self.arrays = tier.arrays
-        self.scope = ""
+        self.layer = ""
         self.calls: list[Call] = []
         self.began = time.perf_counter()
 
@@ -147,7 +148,7 @@ class _Timed:
             written = output.nbytes if kwargs.get("out") is None else 0  # `out` was counted among the arguments
             flops = _FLOPS[name](output.size, args)
             when = (start - self.began, seconds, seconds)
-            self.calls.append(Call(name, self.scope, shapes, output.shape, flops, read + written, *when))
+            self.calls.append(Call(name, self.layer, shapes, output.shape, flops, read + written, *when))
             return output
 
         return call
@@ -172,6 +173,7 @@ class _Profiled(Eager):
 
     def __init__(self, tier: Tier, weights: Any, dtype: Any) -> None:
         self.timed = _Timed(tier)
+        self._name = Names()
         super().__init__(self.timed, weights, dtype)  # type: ignore[arg-type]  # it has a tier's methods
 
     @property
@@ -181,30 +183,30 @@ class _Profiled(Eager):
 
     def conv2d(self, x: Array, scope: str, *args: Any, **kwargs: Any) -> Array:
         """Timed."""
-        self.timed.scope = scope
+        self.timed.layer = self._name(scope)
         return super().conv2d(x, scope, *args, **kwargs)
 
     def max_pool2d(self, x: Array, scope: str, *args: Any) -> Array:
         """Timed."""
-        self.timed.scope = scope
+        self.timed.layer = self._name(scope)
         return super().max_pool2d(x, scope, *args)
 
     def subsample(self, x: Array, scope: str, factor: int) -> Array:
         """Timed."""
-        self.timed.scope = scope
+        self.timed.layer = self._name(scope)
         return super().subsample(x, scope, factor)
 
     def spatial_mean(self, x: Array) -> Array:
         """Timed."""
-        self.timed.scope = "global_pool"
+        self.timed.layer = self._name("global_pool")
         return super().spatial_mean(x)
 
     def add_relu(self, shortcut: Array, residual: Array, scope: str, *, bounded: bool) -> Array:
         """Timed."""
-        self.timed.scope = scope
+        self.timed.layer = self._name(scope)
         return super().add_relu(shortcut, residual, scope, bounded=bounded)
 
     def softmax(self, x: Array) -> Array:
         """Timed."""
-        self.timed.scope = "predictions"
+        self.timed.layer = self._name("predictions")
         return super().softmax(x)

@@ -22,7 +22,7 @@ def to_text(found: Life, pixels: NDArray[Any]) -> str:
 def place(found: Life) -> str:
     """`scope` at its position."""
     y, x, c = found.at
-    return f"{found.step.scope} at row {y}, column {x}, channel {c}"
+    return f"{found.step.name} at row {y}, column {x}, channel {c}"
 
 
 def _lines(found: Life, pixels: NDArray[Any]) -> Iterator[str]:
@@ -90,7 +90,7 @@ def _taps(found: Life, taps: Taps) -> Iterator[str]:
     what = "values" if found.step.op == "max_pool2d" else "sums of products"
     padded = int(taps.padded.sum())
     where = f"; {padded} on padding" if padded else ""
-    yield f"{size}{rate} on {found.step.inputs[0].scope}{where}; {what} by tap:"
+    yield f"{size}{rate} on {found.step.inputs[0].name}{where}; {what} by tap:"
     header = ["row \\ column", *(str(x) for x in taps.cols)]
     rows = [
         [str(y), *("pad" if pad else f"{value:.4g}" for value, pad in zip(values, pads, strict=True))]
@@ -105,7 +105,7 @@ def _inputs(found: Life) -> Iterator[str]:
     header = ("from", "row", "column", "channel", "value", "weight", "product")
     rows = [
         (
-            one.step.scope,
+            one.step.name,
             *map(str, one.at),
             f"{one.value:.7g}",
             "" if one.weight is None else f"{one.weight:.7g}",

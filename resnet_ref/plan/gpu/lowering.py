@@ -1,7 +1,7 @@
 """From layers to steps on buffers, whose places in memory are found before there is any."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,6 +22,7 @@ from resnet_ref.plan.gpu.choice import Choose, Convolution
 from resnet_ref.plan.gpu.room import FLOAT, NoRoomError
 from resnet_ref.plan.gpu.weights import DeviceWeights
 from resnet_ref.plan.plan import Describe, named_outputs
+from resnet_ref.plan.table import row_of
 from resnet_ref.shapes import Shapes, Spec
 
 ALIGNMENT = 256  # bytes, as cudaMalloc's
@@ -75,19 +76,25 @@ class Lowering:
         self.nbytes = lay_out(self.steps, kept, ALIGNMENT)
 
     def _step(self, layer: Fused) -> Step:
-        op, rows, cols = layer.layer.op, layer.layer.rows, layer.layer.cols
-        if rows is not None and cols is not None:
-            if op == "conv2d":
-                return self._convolution(layer, rows, cols)
-            if op == "max_pool2d":
-                return self._simple(layer, "maximum", partial(_max_pool, rows, cols))
-            return self._simple(layer, "subsample", partial(_subsample, rows.stride))
-        if op == "spatial_mean":
-            return self._simple(layer, "mean", spatial_mean_into)
-        if op == "softmax":
-            return self._simple(layer, "softmax", softmax_into)
-        bound = BOUND if op == "add_relu6" else math.inf
+        return row_of(_STEPS, layer.layer, "gpu")(self, layer)
+
+    def _max_pool2d(self, layer: Fused) -> Step:
+        return self._simple(layer, "maximum", partial(_max_pool, *layer.windows))
+
+    def _subsample(self, layer: Fused) -> Step:
+        return self._simple(layer, "subsample", partial(_subsample, layer.windows[0].stride))
+
+    def _add(self, layer: Fused, bound: float = math.inf) -> Step:
         return self._simple(layer, "pointwise", partial(_add, layer.activation, bound))
+
+    def _bounded_add(self, layer: Fused) -> Step:
+        return self._add(layer, BOUND)
+
+    def _spatial_mean(self, layer: Fused) -> Step:
+        return self._simple(layer, "mean", spatial_mean_into)
+
+    def _softmax(self, layer: Fused) -> Step:
+        return self._simple(layer, "softmax", softmax_into)
 
     def _simple(self, layer: Fused, algorithm: str, into: Callable[..., None]) -> Step:
         """into: takes a runtime, the layer's inputs and its output."""
@@ -97,10 +104,10 @@ class Lowering:
         def run(runtime: Runtime, view: View) -> None:
             into(runtime, *map(view, reads, shapes), view(y, layer.output.shape))
 
-        return Step(layer.layer.scope, algorithm, reads, (y,), run)
+        return Step(layer.layer.name, algorithm, reads, (y,), run)
 
-    def _convolution(self, layer: Fused, rows: Window, cols: Window) -> Step:
-        x, y = layer.inputs[0], layer.output
+    def _conv2d(self, layer: Fused) -> Step:
+        (rows, cols), x, y = layer.windows, layer.inputs[0], layer.output
         w, bias = self._weights.of(layer.layer.scope, layer.layer.normalizer)
         conv = Convolution(x.shape, w.shape, rows, cols, layer.residual is not None)
         way = self._choose(conv)
@@ -117,7 +124,18 @@ class Lowering:
 
         reads = tuple(self._buffers[spec] for spec in layer.inputs)
         writes = (self._buffers[y], *([workspace] if size else []))
-        return Step(layer.layer.scope, way.name, reads, writes, run, layer.layer.flops, (w, bias), conv.kind)
+        return Step(layer.layer.name, way.name, reads, writes, run, layer.layer.flops, (w, bias), conv.kind)
+
+
+_STEPS: Mapping[str, Callable[[Lowering, Fused], Step]] = {
+    "conv2d": Lowering._conv2d,
+    "max_pool2d": Lowering._max_pool2d,
+    "subsample": Lowering._subsample,
+    "add_relu": Lowering._add,
+    "add_relu6": Lowering._bounded_add,
+    "spatial_mean": Lowering._spatial_mean,
+    "softmax": Lowering._softmax,
+}
 
 
 def _max_pool(rows: Window, cols: Window, runtime: Runtime, x: Array, y: Array) -> None:
