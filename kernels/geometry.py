@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_ref.errors import ShapeError
+from resnet_ref.kernels.scalars import positive
 
 
 class Window(NamedTuple):
@@ -40,7 +41,7 @@ class Window(NamedTuple):
 
     def out(self, n: int) -> int:
         """Output positions for `n` input positions; ShapeError where not even one window fits, or is none."""
-        _require_positive(size=self.size, stride=self.stride, rate=self.rate)
+        _steps(self.size, self.stride, self.rate)
         if self.before < 0 or self.after < 0:
             raise ShapeError(f"padding must not be negative, got {self.before} before and {self.after} after")
         room = n + self.before + self.after - self.extent
@@ -62,7 +63,8 @@ class Window(NamedTuple):
 
 def same(n: int, size: int, stride: int = 1, rate: int = 1) -> Window:
     """TensorFlow's SAME: ceil(n / stride) outputs; the odd element of padding goes after (kernel_shape_util.cc)."""
-    _require_positive(n=n, size=size, stride=stride, rate=rate)
+    n = positive("n", n)
+    size, stride, rate = _steps(size, stride, rate)
     extent = (size - 1) * rate + 1
     total = max((-(-n // stride) - 1) * stride + extent - n, 0)
     return Window(size, stride, rate, total // 2, total - total // 2)
@@ -70,13 +72,12 @@ def same(n: int, size: int, stride: int = 1, rate: int = 1) -> Window:
 
 def valid(size: int, stride: int = 1, rate: int = 1) -> Window:
     """TensorFlow's VALID: no padding."""
-    _require_positive(size=size, stride=stride, rate=rate)
-    return Window(size, stride, rate)
+    return Window(*_steps(size, stride, rate))
 
 
 def fixed(size: int, stride: int = 1, rate: int = 1) -> Window:
     """slim's conv2d_same for stride > 1: extent - 1 of padding whatever the input's size, then VALID."""
-    _require_positive(size=size, stride=stride, rate=rate)
+    size, stride, rate = _steps(size, stride, rate)
     total = (size - 1) * rate
     return Window(size, stride, rate, total // 2, total - total // 2)
 
@@ -97,7 +98,5 @@ def subsampled(n: int, factor: int) -> int:
     return valid(1, factor).out(n)
 
 
-def _require_positive(**numbers: int) -> None:
-    for name, number in numbers.items():
-        if not isinstance(number, int | np.integer) or number < 1:
-            raise ShapeError(f"{name} must be a whole number of at least 1, got {number!r}")
+def _steps(size: int, stride: int, rate: int) -> tuple[int, int, int]:
+    return positive("size", size), positive("stride", stride), positive("rate", rate)

@@ -7,10 +7,13 @@ instead of functions, and what comes after `padding` is given by name.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from resnet_ref.arg_scope import BatchNorm
 from resnet_ref.errors import ShapeError
 from resnet_ref.handle import Handle
 from resnet_ref.kernels import geometry
+from resnet_ref.kernels.scalars import positive, whole
 
 FROM_ARG_SCOPE: Any = "as the arg scope says"
 Size = int | Sequence[int]
@@ -39,8 +42,7 @@ def conv2d(
     inputs = _described(inputs)
     if len(inputs.shape) != 4:
         raise ShapeError(f"{inputs.name(scope)}: a convolution needs [N, H, W, C], got shape {list(inputs.shape)}")
-    if not isinstance(num_outputs, int) or num_outputs < 1:
-        raise ShapeError(f"{inputs.name(scope)}: num_outputs must be a whole number of at least 1, got {num_outputs!r}")
+    depth = positive(f"{inputs.name(scope)}: num_outputs", num_outputs)
     sizes, strides = _pair("kernel_size", kernel_size), _pair("stride", stride)
     if max(strides) > 1 and rate > 1:
         raise ShapeError(
@@ -52,7 +54,7 @@ def conv2d(
     value = inputs.interpreter.conv2d(
         inputs.value,
         scoped.scope,
-        num_outputs,
+        depth,
         rows,
         cols,
         normalizer=inputs.arg_scope.batch_norm if normalizer_fn is FROM_ARG_SCOPE else normalizer_fn,
@@ -115,7 +117,9 @@ def _described(inputs: Any) -> Handle:
 
 def _pair(name: str, size: Size) -> tuple[int, int]:
     """(height, width) of one number or two."""
-    pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
-    if len(pair) != 2 or not all(isinstance(n, int) and n >= 1 for n in pair):
+    one = whole(size)
+    pair = [one, one] if one is not None else list(map(whole, size)) if isinstance(size, Sequence | np.ndarray) else []
+    found = [n for n in pair if n is not None and n >= 1]
+    if len(pair) != 2 or len(found) != 2:
         raise ShapeError(f"{name} must be a whole number of at least 1, or two of them, got {size!r}")
-    return pair[0], pair[1]
+    return found[0], found[1]

@@ -16,6 +16,7 @@ from resnet_ref.handle import Handle
 from resnet_ref.inputs import as_images
 from resnet_ref.kernels import Tier
 from resnet_ref.kernels.arrays import Array
+from resnet_ref.kernels.scalars import positive
 from resnet_ref.plan.gpu.plan import GpuPlan
 from resnet_ref.plan.gpu.planner import GpuPlanner
 from resnet_ref.plan.offer import check_options, planner_for
@@ -112,13 +113,14 @@ class Model:
         """
         if self._planner is None:
             raise DeviceError(f'device {self.tier.device!r} computes layer by layer; only "cpu" and "gpu" make plans')
-        shape = (min(batch, most_images(height, width)), height, width, self.network.channels)
+        size = positive("height", height), positive("width", width)
+        shape = (min(positive("batch", batch), most_images(*size)), *size, self.network.channels)
         self._described(shape)  # errors of shape come first
         return self._planner.plan(shape, [RESULT])
 
     def end_points(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """The names and shapes of the end points for one image [height, width], in slim's order."""
-        return dict(self._described((1, height, width, self.network.channels)))
+        return dict(self._described((1, positive("height", height), positive("width", width), self.network.channels)))
 
     def _describe(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         _, specs = self.network.describe(Handle(Shapes(), Spec(shape)))

@@ -9,6 +9,7 @@ from resnet_ref import resnet_v1 as nets
 from resnet_ref.arg_scope import ArgScope
 from resnet_ref.errors import ResnetRefError, ShapeError, WeightsError
 from resnet_ref.handle import Handle
+from resnet_ref.kernels.scalars import real, whole
 from resnet_ref.resnet_utils import Block, resnet_arg_scope
 from resnet_ref.shapes import Shapes, Spec
 
@@ -90,10 +91,9 @@ class Network:
         try:
             arg_scope = _arg_scope(rest.pop("arg_scope", {}))
             allowed = _parameters(getattr(nets, function))
-            for name, value in rest.items():
-                _check_argument(name, value, allowed)
-            _check_number("channels", channels, 1, whole=True)
-            network = cls(function, rest, arg_scope, _blocks(function, blocks), channels)
+            arguments = {name: _argument(name, value, allowed) for name, value in rest.items()}
+            channels = _number("channels", channels, 1, whole)
+            network = cls(function, arguments, arg_scope, _blocks(function, blocks), channels)
             network.variables()
         except (TypeError, ResnetRefError) as error:
             raise WeightsError(f"the network's description is wrong: {error}; it was {_shown(data)}") from None
@@ -114,7 +114,7 @@ def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in _NOT_RECORDED}
 
 
-def _check_argument(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
+def _argument(name: str, value: Any, allowed: Mapping[str, Any]) -> Any:
     if name not in allowed:
         raise ShapeError(f"unknown argument {name!r}, expected some of {', '.join(allowed)}")
     if name == "scope":
@@ -123,7 +123,8 @@ def _check_argument(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
     elif isinstance(allowed[name], bool):
         _check_flag(name, value)
     elif value is not None or allowed[name] is not None:
-        _check_number(name, value, 0, whole=name != "depth_multiplier")
+        return _number(name, value, 0, real if name == "depth_multiplier" else whole)
+    return value
 
 
 def _check_scope(scope: Any) -> None:
@@ -136,11 +137,13 @@ def _check_flag(name: str, value: Any) -> None:
         raise ShapeError(f"{name} must be true or false, got {value!r}")
 
 
-def _check_number(name: str, value: Any, least: int, *, whole: bool) -> None:
-    kinds = int if whole else int | float
-    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= _WIDEST:
-        kind = "a whole number" if whole else "a number"
-        raise ShapeError(f"{name} must be {kind} from {least} to {_WIDEST}, got {_shown(value)}")
+def _number(name: str, value: Any, least: int, kind: Callable[[Any], Any]) -> Any:
+    """The value as `kind` makes it Python's: whole or real."""
+    found = kind(value)
+    if found is None or not least <= found <= _WIDEST:
+        expected = "a whole number" if kind is whole else "a number"
+        raise ShapeError(f"{name} must be {expected} from {least} to {_WIDEST}, got {_shown(value)}")
+    return found
 
 
 def _arg_scope(changed: Any) -> ArgScope:
@@ -151,7 +154,7 @@ def _arg_scope(changed: Any) -> ArgScope:
         if isinstance(defaults.get(name), bool):
             _check_flag(name, value)
         elif isinstance(defaults.get(name), float):
-            _check_number(name, value, 0, whole=False)
+            _number(name, value, 0, real)
     return resnet_arg_scope(**changed)
 
 
@@ -180,11 +183,12 @@ def _blocks(function: str, blocks: Any) -> tuple[Block, ...]:
 def _unit(unit: Any) -> dict[str, Any]:
     if not isinstance(unit, Mapping):
         raise ShapeError(f"a unit is {{depth, depth_bottleneck, stride}}, got {unit!r:.100}")
+    checked = dict(unit)
     for name, value in unit.items():
         if name == "use_bounded_activations":
             _check_flag(name, value)
         elif name not in ("depth", "depth_bottleneck", "stride"):
             raise ShapeError(f"a unit has depth, depth_bottleneck and stride, and no {name!r:.100}")
         else:
-            _check_number(name, value, 1, whole=True)
-    return dict(unit)
+            checked[name] = _number(name, value, 1, whole)
+    return checked

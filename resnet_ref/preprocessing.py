@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_ref.errors import ImageError, ShapeError, WeightsError
+from resnet_ref.kernels.scalars import real, whole
 from resnet_ref.pillow_resize import nearest, smoothed
 
 # Far above any image a ResNet is given; keeps a file from claiming a crop that cannot be allocated.
@@ -63,12 +64,12 @@ class Preprocessing:
             raise _parameter_error("name", f"one of {', '.join(PIPELINES)}", self.name)
         has_side = "resize_side" in PIPELINES[self.name]
         if has_side:
-            _check_side("resize_side", self.resize_side, MAX_SIDE, "")
+            self._set("resize_side", _side("resize_side", self.resize_side, MAX_SIDE, ""))
         most, what = (self.resize_side, ", the resize_side") if has_side else (MAX_SIDE, "")
-        _check_side("height", self.height, most, what)
-        _check_side("width", self.width, most, what)
-        object.__setattr__(self, "means", _checked_three("means", self.means))
-        object.__setattr__(self, "deviations", _checked_three("deviations", self.deviations))
+        self._set("height", _side("height", self.height, most, what))
+        self._set("width", _side("width", self.width, most, what))
+        self._set("means", _three("means", self.means))
+        self._set("deviations", _three("deviations", self.deviations))
         if min(self.deviations) < _FLOAT32_TINY:
             raise _parameter_error("deviations", "three numbers above 0 in float32", self.deviations)
         if (255 + max(map(abs, self.means))) / min(self.deviations) > _FLOAT32_MAX:
@@ -76,6 +77,9 @@ class Preprocessing:
         for field in fields(self):
             if field.name not in ("name", *PIPELINES[self.name]) and getattr(self, field.name) != field.default:
                 raise _parameter_error(field.name, f"nothing, since {self.name!r} has none", getattr(self, field.name))
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)  # of a frozen class, while it is made
 
     @classmethod
     def from_json(cls, description: Mapping[str, Any]) -> Self:
@@ -201,19 +205,19 @@ def _checked(image: NDArray[Any]) -> NDArray[Any]:
     return image
 
 
-def _check_side(parameter: str, value: object, limit: int, what: str) -> None:
-    if type(value) is not int or not 1 <= value <= limit:
+def _side(parameter: str, value: object, limit: int, what: str) -> int:
+    side = whole(value)
+    if side is None or not 1 <= side <= limit:
         raise _parameter_error(parameter, f"an integer from 1 to {limit}{what}", value)
+    return side
 
 
-def _checked_three(parameter: str, numbers: object) -> tuple[float, ...]:
-    if (
-        not isinstance(numbers, (list, tuple))
-        or len(numbers) != 3
-        or not all(type(number) in (int, float) and abs(number) <= _FLOAT32_MAX for number in numbers)
-    ):
+def _three(parameter: str, numbers: object) -> tuple[float, ...]:
+    found = list(map(real, numbers)) if isinstance(numbers, list | tuple | np.ndarray) else []
+    fit = tuple(float(number) for number in found if number is not None and abs(number) <= _FLOAT32_MAX)
+    if len(found) != 3 or len(fit) != 3:
         raise _parameter_error(parameter, "three finite numbers, for R, G and B", numbers)
-    return tuple(float(number) for number in numbers)
+    return fit
 
 
 def _parameter_error(parameter: str, expected: str, got: object) -> WeightsError:

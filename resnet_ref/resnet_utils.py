@@ -16,6 +16,7 @@ from resnet_ref.errors import ShapeError
 from resnet_ref.handle import Handle
 from resnet_ref.kernels import geometry
 from resnet_ref.kernels.activation import bounds
+from resnet_ref.kernels.scalars import positive, real
 
 
 class Block(NamedTuple):
@@ -32,11 +33,10 @@ class Block(NamedTuple):
 @describes()
 def subsample(inputs: Handle, factor: int, scope: str | None = None) -> Handle:
     """inputs[:, ::factor, ::factor, :]; the input itself for factor 1 (slim's subsample, a 1x1 max pool)."""
-    if not isinstance(factor, int) or factor < 1:
-        raise ShapeError(f"factor must be a whole number of at least 1, got {factor!r}")
-    if factor == 1:
+    step = positive("factor", factor)
+    if step == 1:
         return inputs
-    return inputs.holding(inputs.interpreter.subsample(inputs.value, inputs.name(scope or "MaxPool2D"), factor))
+    return inputs.holding(inputs.interpreter.subsample(inputs.value, inputs.name(scope or "MaxPool2D"), step))
 
 
 @describes()
@@ -127,7 +127,7 @@ def resnet_arg_scope(
     geometry.padded(max_pool2d_padding, 1, 1)
     numbers = {"weight_decay": weight_decay, "batch_norm_epsilon": batch_norm_epsilon}
     for name, number in {**numbers, "batch_norm_decay": batch_norm_decay}.items():
-        if not isinstance(number, int | float) or not number >= 0:
+        if real(number) is None or not number >= 0:
             raise ShapeError(f"{name} must be a number of at least 0, got {number!r}")
     if batch_norm_decay > 1:
         raise ShapeError(f"batch_norm_decay must be from 0 to 1, got {batch_norm_decay!r}")
@@ -136,9 +136,9 @@ def resnet_arg_scope(
         if not isinstance(flag, bool):
             raise ShapeError(f"{name} must be True or False, got {flag!r}")
     return ArgScope(
-        weight_decay=weight_decay,
-        batch_norm_decay=batch_norm_decay,
-        batch_norm_epsilon=batch_norm_epsilon,
+        weight_decay=float(weight_decay),
+        batch_norm_decay=float(batch_norm_decay),
+        batch_norm_epsilon=float(batch_norm_epsilon),
         batch_norm_scale=batch_norm_scale,
         activation_fn=activation_fn,
         use_batch_norm=use_batch_norm,
@@ -158,10 +158,7 @@ def require_blocks(blocks: Any) -> None:
 
 
 def _stride_of(unit: Mapping[str, Any]) -> int:
-    stride = unit.get("stride", 1)
-    if not isinstance(stride, int) or stride < 1:
-        raise ShapeError(f"a unit's stride must be a whole number of at least 1, got {stride!r}")
-    return stride
+    return positive("a unit's stride", unit.get("stride", 1))
 
 
 def _require(reached: bool, output_stride: float | None, current_stride: int) -> None:

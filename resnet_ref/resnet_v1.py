@@ -16,6 +16,7 @@ from resnet_ref import layers
 from resnet_ref.calling import describes
 from resnet_ref.errors import ShapeError
 from resnet_ref.handle import Handle
+from resnet_ref.kernels.scalars import real, whole
 from resnet_ref.resnet_utils import (
     Block,
     collection,
@@ -111,7 +112,7 @@ def resnet_v1(
     net = inputs.within(scope or "resnet_v1")
     if is_training not in (True, False, None):
         raise ShapeError(f"is_training must be True, False or None, got {is_training!r}")
-    if output_stride is not None and not isinstance(output_stride, int):
+    if output_stride is not None and whole(output_stride) is None:
         raise ShapeError(f"output_stride must be None or a whole number, got {output_stride!r}")
     if is_training is not None:
         net = net.with_arg_scope(is_training=is_training)
@@ -146,7 +147,7 @@ def resnet_v1_block(scope: str, base_depth: int, num_units: int, stride: int) ->
 def variant_blocks(variant: str, min_base_depth: int = 8, depth_multiplier: float = 1) -> list[Block]:
     """The four blocks of a variant; each base depth d becomes max(int(d * depth_multiplier), min_base_depth)."""
     for name, number in (("min_base_depth", min_base_depth), ("depth_multiplier", depth_multiplier)):
-        if not isinstance(number, int | float) or not 0 <= number < math.inf:
+        if real(number) is None or not 0 <= number < math.inf:
             raise ShapeError(f"{name} must be a number of at least 0, got {number!r}")
     depths = [max(int(depth * depth_multiplier), min_base_depth) for depth in BASE_DEPTHS]
     return [

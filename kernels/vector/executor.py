@@ -13,6 +13,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from resnet_ref.errors import DeviceError
+from resnet_ref.kernels.scalars import whole
 
 Queue = SimpleQueue["tuple[Future[None], Callable[[], None]]"]
 
@@ -98,9 +99,10 @@ def thread_count(threads: int | None) -> int:
     """`threads` itself, or for None what the scheduler and the control group let this process use."""
     if threads is None:
         return max(1, min(_affinity(), _cgroup_limit()))
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
+    count = whole(threads)
+    if count is None or not 1 <= count <= 1024:
         raise DeviceError(f"threads must be None or a whole number from 1 to 1024, got {threads!r}")
-    return threads
+    return count
 
 
 def _affinity() -> int:
