@@ -1,7 +1,5 @@
-"""The executor runs each task once, survives errors, nesting, other callers and forks; BLAS keeps its own threads."""
+"""The executor runs each task once, survives errors, nesting and other callers; BLAS keeps its own threads."""
 
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -136,39 +134,6 @@ def test_callers_on_many_threads_each_get_their_own_tasks_done() -> None:
         assert Counter(numbers) == Counter(dict.fromkeys(range(50), 20))
 
 
-FORK = """
-import os
-import threading
-import numpy as np
-from resnet_ref import kernels
-from resnet_ref.kernels.vector.executor import run
-
-tier = kernels.on("cpu", threads=3)
-x = np.random.default_rng(0).standard_normal((2, 30, 31, 3)).astype(np.float32)
-w = np.random.default_rng(1).standard_normal((3, 3, 3, 5)).astype(np.float32)
-window = kernels.geometry.Window(3)
-
-def work():
-    barrier = threading.Barrier(3)
-    run(lambda number: barrier.wait(20), 3, 3)  # three threads, or the barrier breaks
-    return tier.softmax(tier.batch_norm(tier.conv2d(x, w, window, window), None, *np.ones((3, 5), np.float32), 0.5))
-
-before = work()
-child = os.fork()
-if child == 0:
-    os._exit(0 if (work() == before).all() else 3)
-_, status = os.waitpid(child, 0)
-assert os.waitstatus_to_exitcode(status) == 0, status
-assert (work() == before).all()
-"""
-
-
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system has no fork")
-def test_a_child_forked_after_use_has_its_own_threads_and_computes_the_same() -> None:
-    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 @given(st.integers(0, 500), st.integers(1, 60))
 def test_ranges_cover_everything_once_in_the_fewest_nearly_equal_pieces(total: int, step: int) -> None:
     pieces = ranges(total, step)
@@ -190,6 +155,42 @@ def three_blas_threads() -> Iterator[None]:
     with threadpool_limits(3, user_api="blas"):
         assert blas_threads() == {3}
         yield
+
+
+@pytest.mark.usefixtures("three_blas_threads")
+def test_blas_has_one_thread_inside_whichever_thread_asks_and_its_own_number_after() -> None:
+    """The fixture has set it from this thread, to which threadpoolctl then leaves it."""
+    seen = []
+
+    def ask() -> None:
+        with single_threaded():
+            seen.append(blas_threads())
+        seen.append(blas_threads())
+
+    for _ in range(2):
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+    assert seen == [{1}, {3}] * 2
+
+
+@pytest.mark.usefixtures("three_blas_threads")
+def test_the_last_of_several_threads_lifts_the_limit_of_the_first() -> None:
+    first, second = (threading.Event() for _ in range(2))
+
+    def ask() -> None:
+        with single_threaded():
+            first.set()
+            second.wait(PATIENCE)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert first.wait(PATIENCE)
+    with single_threaded():
+        second.set()
+        thread.join()
+        assert blas_threads() == {1}
+    assert blas_threads() == {3}
 
 
 @pytest.mark.usefixtures("three_blas_threads")
@@ -270,33 +271,3 @@ def test_the_control_groups_quota_is_rounded_up_and_max_is_no_limit(
 def test_without_control_groups_there_is_no_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setattr(executor, "Path", lambda name: tmp_path / "absent")
     assert executor._cgroup_limit() == 1 << 30
-
-
-def test_a_fork_while_another_thread_computes_hangs_neither_parent_nor_child():
-    """OpenBLAS waits for ever in a fork that comes while it multiplies, so ours lets it finish first."""
-    code = """
-import os, threading
-import numpy as np
-from resnet_ref import kernels
-from resnet_ref.kernels import geometry
-
-tier = kernels.on("cpu", threads=2)
-x, w = np.ones((1, 40, 40, 64), np.float32), np.ones((3, 3, 64, 64), np.float32)
-window = geometry.same(40, 3)
-ended = threading.Event()
-
-def compute():
-    while not ended.is_set():
-        tier.conv2d(x, w, window, window)
-
-threading.Thread(target=compute, daemon=True).start()
-for _ in range(20):
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if tier.conv2d(x, w, window, window)[0, 9, 9, 9] == 576 else 1)
-    assert os.waitpid(child, 0)[1] == 0
-ended.set()
-print("done")
-"""
-    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
-    assert ran.stdout == "done\n", ran.stderr

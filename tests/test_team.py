@@ -1,4 +1,4 @@
-"""The threads that run programs: they change no number, serve all callers, survive forks, and rest when idle."""
+"""The threads that run programs: they change no number, serve all callers, and rest when idle."""
 
 import gc
 import os
@@ -279,65 +279,3 @@ print(all(right() for _ in range(20)))
 """
     done = ended(tiny_file, code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
-
-
-FORKS = {
-    "awake": "",
-    "asleep": "time.sleep(.1)",
-    "at work": """
-def compute():
-    while True:
-        right()
-threading.Thread(target=compute, daemon=True).start()
-""",
-}
-
-
-@pytest.mark.parametrize("before", FORKS.values(), ids=FORKS)
-def test_after_a_fork_child_and_parent_both_answer(tiny_file: Path, before: str) -> None:
-    code = """
-for _ in range(20):
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if right() and right() else 1)
-    assert right()
-    assert os.waitpid(child, 0)[1] == 0
-assert right()
-"""
-    done = ended(tiny_file, before + code)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_a_fork_waits_for_who_looks_through_the_plans(tiny_file: Path) -> None:
-    """Else the child would have a lock that nobody opens."""
-    code = """
-from resnet_ref.plan import planner
-held, release = threading.Event(), threading.Event()
-def hold():
-    with planner._lock:
-        held.set()
-        release.wait(20)
-threading.Thread(target=hold).start()
-held.wait(20)
-threading.Timer(.2, release.set).start()
-child = os.fork()
-if child == 0:
-    os._exit(0 if not planner._lock.locked() and right() else 1)
-assert os.waitpid(child, 0)[1] == 0
-assert right()
-"""
-    done = ended(tiny_file, code)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_processes_of_a_pool_that_forks_answer(tiny_file: Path) -> None:
-    code = """
-import multiprocessing
-def call(number):
-    return model(images)
-with multiprocessing.get_context("fork").Pool(3) as pool:
-    print(all((found == expected).all() for found in pool.map(call, range(12))))
-print(right())
-"""
-    done = ended(tiny_file, code)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "True\nTrue\n", "")

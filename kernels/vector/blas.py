@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -14,12 +14,47 @@ from resnet_ref.kernels.arrays import Array
 
 
 class _Limit:
-    """Nested and concurrent users share one limit: the first sets it, the last lifts it."""
+    """How many threads a product has. Nested and concurrent users share one limit: the first sets it, the last lifts
+    it. BLAS has one setting for the process."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.users = 0
-        self.found: Any = None  # what was there before the first
+        self.found: list[int | None] = []  # each library's threads, before the first
+
+    def take(self, threads: int) -> None:
+        """From now on so many, for one user more."""
+        with self.lock:
+            if self.users == 0:
+                self.found = [library.num_threads for library in _libraries()]
+                _set([threads] * len(self.found))
+            self.users += 1
+
+    def give_back(self) -> None:
+        """One user less."""
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                self.restore()
+
+    def restore(self) -> None:
+        """As it was before the first user."""
+        _set(self.found)
+
+
+@cache
+def _libraries() -> Sequence[Any]:
+    return ThreadpoolController().select(user_api="blas").lib_controllers
+
+
+def _set(threads: Iterable[int | None]) -> None:
+    for library, count in zip(_libraries(), threads, strict=True):
+        if count is not None:
+            # Threadpoolctl leaves OpenBLAS to the first thread that set it, and ignores others while that one lives.
+            release = getattr(library, "clear_controlling_thread", lambda force: None)
+            release(force=True)
+            library.set_num_threads(count)
+            release(force=True)
 
 
 class _Gate:
@@ -84,7 +119,7 @@ def _after_in_child() -> None:
     """Of the parent's threads the child has one: nobody multiplies, and nobody else will lift the limit."""
     global _limit, _gate
     if _limit.users:
-        _limit.found.restore_original_limits()
+        _limit.restore()
     _limit, _gate = _Limit(), _Gate()
 
 
@@ -98,30 +133,19 @@ def multiply(a: Array, b: Array, out: Array) -> None:
         np.matmul(a, b, out=out)
 
 
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
 @contextmanager
 def threaded(threads: int) -> Iterator[None]:
-    """Inside, `multiply` uses so many threads of its own; while no other thread multiplies."""
-    with _controller().limit(limits=threads, user_api="blas"):
+    """Inside, `multiply` uses so many threads of its own; nobody else may be inside of this or `single_threaded`."""
+    limit = _limit
+    limit.take(threads)
+    try:
         yield
+    finally:
+        limit.give_back()
 
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Inside, `multiply` runs on the thread that calls it (for the whole process: BLAS has one setting)."""
-    limit = _limit
-    with limit.lock:
-        if limit.users == 0:
-            limit.found = _controller().limit(limits=1, user_api="blas")
-        limit.users += 1
-    try:
+    """Inside, `multiply` runs on the thread that calls it, whichever thread that is."""
+    with threaded(1):
         yield
-    finally:
-        with limit.lock:
-            limit.users -= 1
-            if limit.users == 0:
-                limit.found.restore_original_limits()
