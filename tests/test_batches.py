@@ -15,7 +15,7 @@ from resnet_ref import DeviceError, ImageError, WeightsError, batches, kernels, 
 from resnet_ref.fleet import Fleet
 from resnet_ref.images import read_image
 
-FAR = 60  # seconds: a wait that takes so long is a deadlock
+FAR = 600  # seconds: a wait that takes so long is a deadlock
 
 
 @pytest.fixture(autouse=True)

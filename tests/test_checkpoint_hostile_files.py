@@ -33,6 +33,9 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "scratch"
 
 
+CPU_SECONDS = 20  # of this process alone: what a file can make last for ever takes more
+
+
 def refusal(path: Path | str) -> str:
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(path)
@@ -230,6 +233,6 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_a_state_file_of_blank_lines_takes_no_time(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").write_bytes(b"\n" * (1 << 16))
-    start = time.monotonic()
+    before = time.process_time()
     assert refusal(tmp_path) == f"{tmp_path}: {NONE}"
-    assert time.monotonic() - start < 2
+    assert time.process_time() - before < CPU_SECONDS

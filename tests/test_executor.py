@@ -1,5 +1,7 @@
 """The executor runs each task once, survives errors, nesting and other callers; BLAS keeps its own threads."""
 
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ from resnet_ref.kernels.vector import executor
 from resnet_ref.kernels.vector.blas import single_threaded
 from resnet_ref.kernels.vector.executor import ranges, run, thread_count
 
-PATIENCE = 20  # seconds until a test that waits for another thread gives up
+PATIENCE = 200  # seconds until a test that waits for another thread gives up
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 5, 16])
@@ -271,3 +273,48 @@ def test_the_control_groups_quota_is_rounded_up_and_max_is_no_limit(
 def test_without_control_groups_there_is_no_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setattr(executor, "Path", lambda name: tmp_path / "absent")
     assert executor._cgroup_limit() == 1 << 30
+
+
+LATE = """
+import threading
+import numpy as np
+from resnet_ref import kernels
+from resnet_ref.kernels import geometry
+
+tier = kernels.on("cpu", threads=3)
+x, w = np.ones((1, 40, 40, 64), np.float32), np.ones((3, 3, 64, 64), np.float32)
+window = geometry.same(40, 3)
+main = threading.main_thread()
+
+def compute():
+    main.join()
+    print(tier.conv2d(x, w, window, window)[0, 9, 9, 9], tier.spatial_mean(x)[0, 0, 0, 0])
+
+threading.Thread(target=compute).start()
+"""
+
+
+def test_a_thread_that_outlives_the_main_one_still_computes() -> None:
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "576.0 1.0\n", "")
+
+
+@pytest.mark.parametrize("started", [0, 1])
+def test_where_no_more_threads_can_be_started_those_there_are_do_everything(
+    started: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, really_start, count = executor._Pool(), threading.Thread.start, 0
+
+    def start(thread: threading.Thread) -> None:
+        nonlocal count
+        if count == started:
+            raise RuntimeError("can't start new thread")
+        count += 1
+        really_start(thread)
+
+    monkeypatch.setattr(executor, "_pool", pool)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    done: list[int] = []
+    run(done.append, 100, 4)
+    assert pool.size == started
+    assert sorted(done) == list(range(100))

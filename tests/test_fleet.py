@@ -23,7 +23,7 @@ from resnet_ref.fleet import Fleet, open_fleet
 devices = importlib.import_module("resnet_ref.cli.devices")
 SIZES = (2, 3, 1, 2, 2, 3, 1)
 BATCHES = [(np.random.default_rng(n).standard_normal((n, 29, 26, 3)) * 60).astype(np.float32) for n in SIZES]
-FAR = 60  # seconds: a wait that takes so long is a deadlock
+FAR = 600  # seconds: a wait that takes so long is a deadlock
 
 
 @pytest.fixture(autouse=True)

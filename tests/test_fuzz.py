@@ -57,7 +57,7 @@ def test_no_damage_that_coverage_guides_gets_past_a_reader(name: str, tmp_path: 
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(tmp_path)},  # libFuzzer ends without cleaning up
     )
     assert done.returncode == 0, done.stderr[-3000:]

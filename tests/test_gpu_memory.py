@@ -133,7 +133,7 @@ def test_threads_that_call_at_once_get_what_one_gets(tiny_variables: Weights, is
     start, wrong = threading.Barrier(6), []
 
     def call(number: int, images: Any) -> None:
-        start.wait(60)
+        start.wait(600)
         try:
             for _ in range(8):
                 found = run(images, [RESULT])[RESULT]
@@ -148,7 +148,7 @@ def test_threads_that_call_at_once_get_what_one_gets(tiny_variables: Weights, is
     for caller in callers:
         caller.start()
     for caller in callers:
-        caller.join(60)
+        caller.join(600)
     assert not any(caller.is_alive() for caller in callers)
     assert not wrong
     assert run._plans._at_work == 0

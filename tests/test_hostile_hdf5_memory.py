@@ -44,7 +44,7 @@ def grown(path: Path, read: str = "load") -> int:
             print(most() - before)
     """
     command = [sys.executable, "-c", textwrap.dedent(script), str(path), read]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=100, check=True)
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=600, check=True)
     return int(done.stdout)
 
 

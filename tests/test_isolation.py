@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -37,29 +38,34 @@ from recordings import record_definition
 
 from resnet_ref import errors, load_weights, weights_file
 from resnet_ref.errors import CheckpointError, ImageError, ResnetRefError, WeightsError
-from resnet_ref.isolation import Pool, isolated
+from resnet_ref.isolation import Pool, _Child, isolated
 
 verify_command = importlib.import_module("resnet_ref.cli.verify")
+PATIENCE = 120  # seconds until a test that waits for another thread or process gives up
 ERRORS = [error for error in vars(errors).values() if isinstance(error, type) and issubclass(error, ResnetRefError)]
 
 
 @pytest.mark.parametrize(
-    ("function", "said"),
+    ("function", "seconds", "said"),
     [
-        (segfault, r"w\.h5 ended the process that was reading it \(SIGSEGV\); it is damaged, or made to do harm; take"),
-        (abort, r"w\.h5 ended the process that was reading it \(SIGABRT\); "),
-        (leave, r"w\.h5 ended the process that was reading it \(status 3\); "),
-        (allocate_without_end, r"w\.h5 takes more than 300 MiB of memory to read, so that was ended; "),
-        (allocate_in_c, r"w\.h5 takes more than 300 MiB of memory to read, so that was ended; "),
-        (loop, r"w\.h5 was not read within 2 s, so that was ended; "),
+        (
+            segfault,
+            600,
+            r"w\.h5 ended the process that was reading it \(SIGSEGV\); it is damaged, or made to do harm; take",
+        ),
+        (abort, 600, r"w\.h5 ended the process that was reading it \(SIGABRT\); "),
+        (leave, 600, r"w\.h5 ended the process that was reading it \(status 3\); "),
+        (allocate_without_end, 600, r"w\.h5 takes more than 300 MiB of memory to read, so that was ended; "),
+        (allocate_in_c, 600, r"w\.h5 takes more than 300 MiB of memory to read, so that was ended; "),
+        (loop, 2, r"w\.h5 was not read within 2 s, so that was ended; "),
     ],
 )
 @pytest.mark.parametrize("error", [CheckpointError, ImageError])
 def test_a_child_that_dies_or_must_be_ended_is_one_line_of_the_callers_error(
-    function: Callable[[], None], said: str, error: type[ResnetRefError]
+    function: Callable[[], None], seconds: float, said: str, error: type[ResnetRefError]
 ) -> None:
     with pytest.raises(error, match=said) as caught:
-        isolated(function, what="w.h5", error=error, memory=300 << 20, seconds=2)
+        isolated(function, what="w.h5", error=error, memory=300 << 20, seconds=seconds)
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is None
 
@@ -149,8 +155,9 @@ def test_a_pool_keeps_its_children_and_replaces_those_that_die() -> None:
         with pytest.raises(ImageError, match=r"not read within 0\.5 s"):
             pool.call(loop, what="x", error=ImageError, seconds=0.5)
         assert len({first, second, pool.call(process, what="x", error=ImageError)}) == 3
-        os.kill(pool.call(process, what="x", error=ImageError), signal.SIGKILL)
-        time.sleep(0.1)
+        last = pool.call(process, what="x", error=ImageError)
+        os.kill(last, signal.SIGKILL)
+        os.waitid(os.P_PID, last, os.WEXITED | os.WNOWAIT)
         assert pool.call(process, what="x", error=ImageError)
 
 
@@ -199,14 +206,40 @@ def test_closing_a_pool_ends_calls_at_work_and_leaves_no_process() -> None:
 
     thread = threading.Thread(target=call)
     thread.start()
-    time.sleep(0.2)
+    while not pool._children[0]._busy:
+        time.sleep(0.01)
     pool.close()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert caught == ["x was not read: the command ended first"]
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
     with pytest.raises(ImageError, match="cannot start a process to read x: the command is ending"):
         pool.call(process, what="x", error=ImageError)
+
+
+@pytest.mark.parametrize("moment", ["_take", "_give_back"])
+def test_a_pool_may_be_closed_at_any_moment_of_a_call(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As soon as the child is the call's, and just before it is given back."""
+    really = getattr(_Child, moment)
+
+    def close_too(child: _Child, *arguments: Any) -> Any:
+        if moment == "_give_back":
+            child.close()
+            return really(child, *arguments)
+        process = really(child, *arguments)
+        child.close()
+        return process
+
+    with Pool() as pool:
+        pid = pool.call(process, what="x", error=ImageError)
+        monkeypatch.setattr(_Child, moment, close_too)
+        if moment == "_take":
+            with pytest.raises(ImageError, match="x was not read: the command ended first"):
+                pool.call(process, what="x", error=ImageError)
+        else:
+            assert pool.call(process, what="x", error=ImageError) == pid  # the answer was there
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 def test_a_child_whose_parent_was_killed_ends_too() -> None:
@@ -223,7 +256,7 @@ def test_a_child_whose_parent_was_killed_ends_too() -> None:
         [sys.executable, "-c", textwrap.dedent(script)], cwd=Path(__file__).parent, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE
     stat = Path("/proc", done.stdout.strip(), "stat")
     while stat.exists() and stat.read_text().split()[2] != "Z" and time.monotonic() < until:
         time.sleep(0.05)

@@ -227,7 +227,7 @@ def test_threads_that_share_a_model_get_the_numbers_that_one_thread_gets(tiny_fi
     barrier = threading.Barrier(4)
 
     def call(worker: int) -> list[npt.NDArray[Any]]:
-        barrier.wait(30)
+        barrier.wait(300)
         return [model(batches[(worker + k) % 8]) for k in range(8)]
 
     with ThreadPoolExecutor(4) as pool:

@@ -203,7 +203,7 @@ def test_processes_that_write_at_once_leave_one_whole_entry(place: Path) -> None
         for letter in "xy"
     ]
     for writer in writers:
-        _, said = writer.communicate(timeout=60)
+        _, said = writer.communicate(timeout=600)
         assert writer.returncode == 0, said
     assert read("a") in (b"x" * 500_000, b"y" * 500_000)
     assert [entry.name for entry in place.iterdir()] == ["a"]

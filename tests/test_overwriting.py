@@ -102,5 +102,5 @@ def test_a_command_that_is_ended_leaves_no_litter(tmp_path, tiny_file):
         time.sleep(0.02)
     assert process.poll() is None, "it ended before it could be stopped"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 128 + signal.SIGTERM
+    assert process.wait(300) == 128 + signal.SIGTERM
     assert [path.name for path in tmp_path.iterdir()] == ["images"]

@@ -219,7 +219,7 @@ def test_calls_at_once_have_plans_of_their_own_and_leave_no_more_than_are_kept(t
     wrong: list[object] = []
 
     def call() -> None:
-        start.wait(60)
+        start.wait(600)
         for _ in range(10):
             if not np.array_equal(run(IMAGES, [RESULT])[RESULT], expected):
                 wrong.append(1)
@@ -228,7 +228,7 @@ def test_calls_at_once_have_plans_of_their_own_and_leave_no_more_than_are_kept(t
     for caller in callers:
         caller.start()
     for caller in callers:
-        caller.join(60)
+        caller.join(600)
     assert not wrong
     assert len(run._idle) <= planner.MOST_PLANS
 

@@ -1,5 +1,6 @@
 """What a plan is made of: folded batch norm, fused layers, memory that buffers share, waits between steps."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from resnet_ref import layers, resnet_v1
 from resnet_ref.arg_scope import BatchNorm
 from resnet_ref.handle import Handle
 from resnet_ref.kernels.vector.arena import barriers, lay_out
-from resnet_ref.kernels.vector.memory import ALIGNMENT
-from resnet_ref.kernels.vector.step import Buffer, Step
+from resnet_ref.kernels.vector.memory import ALIGNMENT, aligned
+from resnet_ref.kernels.vector.step import Buffer, Memory, Step
 from resnet_ref.layers import conv2d
 from resnet_ref.plan.folding import folded
 from resnet_ref.plan.fusing import Fused, fused
@@ -247,3 +248,17 @@ def test_nobody_waits_where_bytes_do_not_conflict() -> None:
     ]
     lay_out(steps, [a, b, c, d])
     assert barriers(steps) == [False, True, True]
+
+
+def test_equal_tables_are_kept_once_and_no_table_twice() -> None:
+    memory = Memory(aligned(3 * ALIGNMENT), *(Buffer(ALIGNMENT, number * ALIGNMENT) for number in range(3)))
+    numbers = np.arange(1 << 20, dtype=np.int32)
+    tracemalloc.start()
+    try:
+        first = memory.table(numbers[:, None].repeat(2, axis=1))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 2 * numbers.nbytes <= kept < 2.1 * numbers.nbytes
+    assert memory.table(numbers.repeat(2)) == first
+    assert memory.table(numbers) != first
