@@ -5,6 +5,8 @@ CuPy is a stand-in here; tests/test_gpu.py runs the real one where there is a GP
 
 import importlib.util
 import logging
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +211,21 @@ def test_auto_warns_only_where_something_speaks_for_a_gpu(
     with caplog.at_level(logging.INFO, "resnet_ref"):
         kernels.on("auto")
     assert [record.levelno for record in caplog.records] == [level]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_is_told_that_it_has_no_device(machine: Any, tmp_path: Path) -> None:
+    """CUDA's own answers there are any error, or none."""
+    machine()
+    runtime = kernels.on("gpu").runtime
+    assert runtime is not None
+    child = os.fork()
+    if child == 0:
+        try:
+            runtime.upload(np.ones(3, np.float32))
+        except BaseException as error:
+            (tmp_path / "said").write_text(f"{type(error).__name__}: {error}")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert re.match(r"DeviceError: gpu:0 is in use by .* forked from, .*\"spawn\"", (tmp_path / "said").read_text())
+    runtime.upload(np.ones(3, np.float32))

@@ -3,6 +3,7 @@
 CuPy is imported when a device is asked for, so that the package works without it.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -76,6 +77,7 @@ class CupyRuntime:
 
     def __init__(self, index: int) -> None:
         self.index = index
+        self._process = os.getpid()
         self._cp = cupy()
         self._functions = cache(self._function)
         with self._failing("cannot be used"):
@@ -211,6 +213,11 @@ class CupyRuntime:
     @contextmanager
     def _failing(self, what: str = "failed") -> Iterator[None]:
         """On this device; CuPy's and CUDA's errors as DeviceError."""
+        if os.getpid() != self._process:
+            raise DeviceError(
+                f"gpu:{self.index} is in use by the process that this one was forked from, and CUDA does not survive a "
+                'fork; start processes by multiprocessing\'s "spawn", or load models in them alone'
+            )
         cp = self._cp
         try:
             with cp.cuda.Device(self.index):
