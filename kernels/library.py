@@ -65,7 +65,7 @@ def function_names(isa: Isa) -> list[str]:
 @cache
 def library(isa: Isa) -> Library:
     """The kernels for an instruction set that this machine has; compiled, or read from the cache, once a process."""
-    # A machine that shares the folder may be another: its code has another key, and would not be run under this one.
+    # Machines may share the folder: each has its own key, and whatever stands there, only code for this target is run.
     key, stamp = f"kernels-{isa.name}-{_fingerprint(isa)}", f"{isa.target}\n".encode()
     code = cached(key, lambda: compile_object(emit_all(isa)), stamp)
     return link(isa, code, function_names(isa))

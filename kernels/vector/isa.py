@@ -54,7 +54,7 @@ class Isa:
 
 def _process_triple() -> str:
     triple = llvm.get_process_triple()
-    # Constants in Windows' own objects are more than LLJIT links; with ELF it is at home there too, as Numba is.
+    # LLJIT may fail to link the constants of Windows' own objects; Numba takes ELF there, too.
     return f"{triple}-elf" if llvm.get_triple_parts(triple).ObjectFormat == "COFF" else triple
 
 
