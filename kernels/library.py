@@ -2,7 +2,6 @@
 
 import hashlib
 from functools import cache
-from pathlib import Path
 
 import llvmlite
 import llvmlite.binding as llvm
@@ -19,6 +18,7 @@ from resnet_ref.kernels.vector.cache import cached
 from resnet_ref.kernels.vector.emit import Emitter
 from resnet_ref.kernels.vector.isa import Isa
 from resnet_ref.kernels.vector.objects import Library, compile_object, link
+from resnet_ref.kernels.vector.sources import KERNELS, sources_hash
 from resnet_ref.kernels.vector.team import emit_team
 
 _EMITTERS = (
@@ -65,13 +65,14 @@ def function_names(isa: Isa) -> list[str]:
 @cache
 def library(isa: Isa) -> Library:
     """The kernels for an instruction set that this machine has; compiled, or read from the cache, once a process."""
-    code = cached(f"kernels-{isa.name}-{_fingerprint(isa)}", lambda: compile_object(emit_all(isa)))
+    # Machines may share the folder: each has its own key, and whatever stands there, only code for this target is run.
+    key, stamp = f"kernels-{isa.name}-{_fingerprint(isa)}", f"{isa.target}\n".encode()
+    code = cached(key, lambda: compile_object(emit_all(isa)), stamp)
     return link(isa, code, function_names(isa))
 
 
 def _fingerprint(isa: Isa) -> str:
-    """A hash of all that the machine code depends on: the emitters' sources, the instruction set, LLVM's version."""
-    digest = hashlib.sha256(repr((isa, llvm.llvm_version_info, llvmlite.__version__)).encode())
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:32]
+    """A hash of all that the machine code depends on: the emitters' sources, the instruction set and what LLVM compiles
+    it for, LLVM's version."""
+    about = (sources_hash(KERNELS), isa, llvm.llvm_version_info, llvmlite.__version__)
+    return hashlib.sha256(repr(about).encode()).hexdigest()[:32]

@@ -50,6 +50,7 @@ class FakeCupy:
     """The module. driver, toolkit: CUDA's version numbers. launched: (kernel, grid, block, arguments)."""
 
     ndarray = Array
+    __version__ = "14.0.1"
 
     def __init__(
         self,
@@ -127,6 +128,7 @@ class FakeCupy:
                 getDeviceProperties=lambda index: properties,
                 memGetInfo=lambda: (self.memory, memory),
             ),
+            nvrtc=SimpleNamespace(getVersion=lambda: (13, 2)),
             driver=SimpleNamespace(CUDADriverError=CUDADriverError),
             compiler=SimpleNamespace(CompileException=CompileException),
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),

@@ -1,9 +1,12 @@
 """Prepared kernels and plans as tests run them: a few steps as a program of their own, on arrays."""
 
+import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from resnet_ref import kernels
@@ -16,6 +19,7 @@ from resnet_ref.kernels.library import library
 from resnet_ref.kernels.vector.isa import available, isa_named
 from resnet_ref.kernels.vector.prepared import Program
 from resnet_ref.kernels.vector.step import Map, Step, Target, new_map
+from resnet_ref.plan import remembering
 from resnet_ref.plan.plan import Plan
 
 Array = NDArray[Any]
@@ -119,6 +123,14 @@ def planned(
     """A network by a Plan of its own; choose: instead of the algorithm."""
     choose = choose or by_model(Way(algorithm))
     return Plan(describe, weights, target_for(isa, threads), images.shape, outputs, choose)(images)
+
+
+def use_copied_sources(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    """Choices are remembered for copies of the sources, place/kernels and place/plan, which may be edited."""
+    copies = [place / "kernels", place / "plan"]
+    for source, copy in zip(remembering.SOURCES, copies, strict=True):
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(remembering, "SOURCES", copies)
 
 
 def forced(method: Method) -> Method:

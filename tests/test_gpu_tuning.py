@@ -14,6 +14,7 @@ from gpu_planned import (
     assert_near,
     planner_for,
 )
+from planned import use_copied_sources
 
 from resnet_ref.kernels.vector.cache import VARIABLE, write
 from resnet_ref.plan.gpu import tuning
@@ -89,9 +90,26 @@ def test_choices_are_remembered_and_not_timed_again(
     assert timing.times == times
 
 
-@pytest.mark.parametrize(("name", "value"), [("name", "another"), ("architecture", "sm_80")])
-def test_another_device_is_timed_for_itself(
-    memory: Path, monkeypatch: pytest.MonkeyPatch, tiny_variables: Weights, name: str, value: str
+@pytest.mark.parametrize("edited", ["kernels/conv2d/gpu.cu", "kernels/conv2d/gather.cuh", "plan/gpu/lowering.py"])
+def test_after_an_edit_of_a_kernel_or_of_plans_choices_are_timed_anew(
+    memory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_variables: Weights, edited: str
+) -> None:
+    use_copied_sources(monkeypatch, tmp_path)
+    timing, times = Timing(monkeypatch, "none"), []
+    for text in ("", "", "\n// another line\n"):
+        with (tmp_path / edited).open("a") as file:
+            file.write(text)
+        algorithms(tiny_variables)
+        times.append(timing.times)
+    assert times == [times[0], times[0], 2 * times[0]]
+
+
+OTHERS = [("name", "another"), ("architecture", "sm_80"), ("multiprocessors", 131), ("software", "another driver")]
+
+
+@pytest.mark.parametrize(("name", "value"), OTHERS)
+def test_another_device_or_driver_is_timed_for_itself(
+    memory: Path, monkeypatch: pytest.MonkeyPatch, tiny_variables: Weights, name: str, value: Any
 ) -> None:
     timing = Timing(monkeypatch, "none")
     algorithms(tiny_variables)

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from resnet_ref.kernels.library import _fingerprint
 from resnet_ref.kernels.vector import cache
 from resnet_ref.kernels.vector.cache import VARIABLE, cached, folder, read, write
 from resnet_ref.kernels.vector.isa import AVX2, AVX512, PLAIN
+from resnet_ref.kernels.vector.sources import KERNELS, sources_hash
 
 
 @pytest.fixture
@@ -228,12 +230,57 @@ def test_kernels_are_compiled_once_and_then_read(place: Path, monkeypatch: pytes
     assert compiled == ["once", "once"]
 
 
+RUN_PLAIN = """
+import numpy as np
+from resnet_ref.kernels.library import library
+from resnet_ref.kernels.vector.isa import PLAIN
+from resnet_ref.kernels.vector.team import TEAM, native
+team = np.zeros(64, np.int64)
+team[:5], team[8] = TEAM.pack(program=0, threads=2, scratch=0, scratch_step=0, number=7), 5
+native(library(PLAIN), "publish", 1)(team.ctypes.data)
+assert team[8] == 0 and team[24] == 7, "none is done, and the first helper has its number"
+"""
+
+
+@pytest.mark.parametrize("stamped", [False, True])
+def test_code_of_another_architecture_is_not_run_even_where_ours_is_looked_for(place: Path, stamped: bool) -> None:
+    """As a home shared by machines, or Rosetta, would have it. Another process runs it, which may crash."""
+    child = [sys.executable, "-c", RUN_PLAIN]
+    subprocess.run(child, check=True, timeout=60)
+    (entry,) = place.iterdir()
+    ours = read(entry.name)
+    other = "x86_64" if PLAIN.architecture == "aarch64" else "aarch64"
+    theirs = replace(PLAIN, triple=f"{other}-unknown-linux-gnu")
+    code = kernels_library.compile_object(kernels_library.emit_all(theirs))
+    write(entry.name, f"{theirs.target}\n".encode() + code if stamped else code)
+    subprocess.run(child, check=True, timeout=60)
+    assert [entry.name for entry in place.iterdir()] == [entry.name]
+    assert read(entry.name) == ours, "and ours stands there again"
+
+
+def test_an_entry_with_another_stamp_is_made_anew_and_without_it_handed_out(place: Path) -> None:
+    make = Maker()
+    assert [cached("a", make, stamp) for stamp in (b"x\n", b"x\n", b"y\n", b"y\n")] == [
+        b"entry 1",
+        b"entry 1",
+        b"entry 2",
+        b"entry 2",
+    ]
+    assert read("a") == b"y\nentry 2"
+    write("a", b"y")
+    assert cached("a", make, b"y\n") == b"entry 3"
+
+
 def test_other_kernels_have_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another instruction set, another LLVM, another line in any source file: each changes it, nothing else."""
-    sources = Path(kernels_library.__file__).parent
-    shutil.copytree(sources, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
-    names = [_fingerprint(isa) for isa in (AVX512, AVX2, PLAIN)]
-    monkeypatch.setattr(kernels_library, "__file__", str(tmp_path / "kernels" / "library.py"))
+    """Another instruction set, system or architecture, another LLVM, another line in any source file: each changes it,
+    nothing else."""
+    shutil.copytree(KERNELS, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    architectures = ("x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu", "")
+    systems = ("x86_64-apple-darwin22.6.0", "arm64-apple-darwin22.6.0")
+    others = [replace(PLAIN, triple=triple) for triple in (*architectures, *systems)]
+    others += [replace(PLAIN, cpu="x86-64-v2"), replace(PLAIN, features="+sse3")]
+    names = [_fingerprint(isa) for isa in (AVX512, AVX2, *others)]
+    monkeypatch.setattr(kernels_library, "KERNELS", tmp_path / "kernels")
     assert _fingerprint(AVX512) == names[0]
     for source in ("conv2d/direct_planned.py", "vector/tile.py", "library.py"):
         with (tmp_path / "kernels" / source).open("a") as file:
@@ -241,4 +288,32 @@ def test_other_kernels_have_another_name(tmp_path: Path, monkeypatch: pytest.Mon
         names.append(_fingerprint(AVX512))
     monkeypatch.setattr(kernels_library.llvmlite, "__version__", "0.0.1")
     names.append(_fingerprint(AVX512))
-    assert len(set(names)) == len(names) == 7
+    assert len(set(names)) == len(names) == 13
+
+
+def test_the_target_is_known_before_it_is_compiled_for() -> None:
+    """An empty triple would be the same text on every architecture."""
+    assert PLAIN.triple
+    assert PLAIN.triple in PLAIN.target
+
+
+def test_a_hash_of_sources_is_of_names_and_contents_of_python_and_cuda_files_alone(tmp_path: Path) -> None:
+    def sources(**files: str) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for name, text in files.items():
+            file = folder / name.replace("_", "/", 1).replace("__", ".")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        return sources_hash(folder)
+
+    first = sources(a_x__py="1", a_y__cu="2", b_z__cuh="3")
+    assert first == sources(b_z__cuh="3", a_y__cu="2", a_x__py="1", a_notes__md="4", a_x__pyc="5")
+    others = [
+        sources(a_x__py="1 ", a_y__cu="2", b_z__cuh="3"),
+        sources(a_x__py="1", a_y__cu="", b_z__cuh="3"),
+        sources(a_x__py="1", a_y__cu="2", b_z__cuh="33"),
+        sources(b_x__py="1", a_y__cu="2", b_z__cuh="3"),
+        sources(a_x__py="12", a_y__cu="", b_z__cuh="3"),
+        sources(a_x__py="1", a_y__cu="2"),
+    ]
+    assert len({first, *others}) == 7

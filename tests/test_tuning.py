@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import TINY
-from planned import ISAS, target_for
+from planned import ISAS, target_for, use_copied_sources
 
 from resnet_ref.kernels.conv2d.choice import candidates
 from resnet_ref.kernels.vector.cache import VARIABLE, write
+from resnet_ref.kernels.vector.isa import Isa
 from resnet_ref.kernels.vector.prepared import Program
 from resnet_ref.network import Network
 from resnet_ref.plan import lowering, tuning
@@ -101,6 +102,40 @@ def test_other_threads_and_instruction_sets_are_timed_for_themselves(
         tuning_.algorithms()
         assert tuning_.made == 5
     assert len(list(memory.glob("choices-*"))) == 2
+
+
+@pytest.mark.parametrize("edited", ["kernels/vector/tile.py", "plan/fusing.py"])
+def test_after_an_edit_of_a_kernel_or_of_plans_choices_are_timed_anew(
+    memory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_variables: Any, edited: str
+) -> None:
+    use_copied_sources(monkeypatch, tmp_path)
+    made = []
+    for text in ("", "", "\n# another line\n"):
+        with (tmp_path / edited).open("a") as file:
+            file.write(text)
+        tuning_ = Tuning(tiny_variables)
+        tuning_.algorithms()
+        made.append(tuning_.made)
+    assert made == [5, 2, 5]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda patch: patch.setattr(tuning.llvm, "llvm_version_info", (1, 2, 3)),
+        lambda patch: patch.setattr(tuning.llvm, "get_host_cpu_name", lambda: "another"),
+        lambda patch: patch.setattr(Isa, "target", "another"),
+    ],
+    ids=["LLVM", "processor", "target"],
+)
+def test_another_llvm_processor_or_target_is_timed_for_itself(
+    memory: Path, monkeypatch: pytest.MonkeyPatch, tiny_variables: Any, other: Any
+) -> None:
+    Tuning(tiny_variables).algorithms()
+    other(monkeypatch)
+    again = Tuning(tiny_variables)
+    again.algorithms()
+    assert again.made == 5
 
 
 FOREIGN = {

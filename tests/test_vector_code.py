@@ -102,23 +102,6 @@ def test_an_instruction_set_that_this_machine_has_not_is_refused_with_those_it_h
         isa_named("avx512")
 
 
-@pytest.mark.parametrize(
-    ("machine", "features", "names"),
-    [
-        ("x86_64", {*isas._NEEDS[AVX512], *isas._NEEDS[AVX2]}, ["avx512", "avx2", "plain"]),
-        ("AMD64", {*isas._NEEDS[AVX512], *isas._NEEDS[AVX2]} - {"avx512vl"}, ["avx2", "plain"]),
-        ("x86_64", {"avx", "sse2"}, ["plain"]),
-        ("aarch64", {"neon"}, ["neon", "plain"]),
-        ("arm64", {"neon"}, ["neon", "plain"]),
-        ("riscv64", set(), ["plain"]),
-    ],
-)
-def test_a_machine_has_what_its_architecture_and_all_the_features_needed_allow(monkeypatch, machine, features, names):
-    monkeypatch.setattr(isas.platform, "machine", lambda: machine)
-    monkeypatch.setattr(isas.llvm, "get_host_cpu_features", lambda: dict.fromkeys(features, True))
-    assert [isa.name for isa in isas.available.__wrapped__()] == names
-
-
 def test_a_record_is_packed_in_the_order_of_its_names():
     layout = Layout("x", "y", "step")
     assert layout.pack(step=3, x=1, y=2) == [1, 2, 3]

@@ -89,6 +89,9 @@ class CupyRuntime:
             with self._device:
                 # Makes the context, which takes memory, and shows whether there is a compiler.
                 self._cp.RawModule(code=EMPTY, options=OPTIONS).compile()
+            runtime = self._cp.cuda.runtime
+            versions = (runtime.driverGetVersion(), runtime.runtimeGetVersion(), self._cp.cuda.nvrtc.getVersion())
+        self.software: str = "driver {}, CUDA {}, NVRTC {}, CuPy {}".format(*versions, self._cp.__version__)
         self.architecture = f"sm_{capability}"
         if int(capability) < LEAST_CAPABILITY:
             found, least = (f"{number / 10:.1f}" for number in (int(capability), LEAST_CAPABILITY))

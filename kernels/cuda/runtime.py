@@ -51,6 +51,7 @@ class Runtime(Protocol):
     name: str
     architecture: str  # "sm_90"
     multiprocessors: int
+    software: str  # the versions of what compiles kernels and runs them
 
     def __str__(self) -> str:
         """The device as errors name it."""

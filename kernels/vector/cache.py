@@ -31,13 +31,16 @@ def folder() -> Path | None:
     return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "resnet-ref"
 
 
-def cached(key: str, make: Callable[[], bytes]) -> bytes:
-    """The entry of this name, or what `make` returns, which is then kept. key: letters, digits, - and _."""
-    data = read(key)
-    if data is None:
-        data = make()
-        write(key, data)
-    return data
+def cached(key: str, make: Callable[[], bytes], stamp: bytes = b"") -> bytes:
+    """The entry of this name, or what `make` returns, which is then kept. key: letters, digits, - and _.
+
+    stamp: what an entry begins with on disk; one that does not is made anew.
+    """
+    entry = read(key)
+    if entry is None or not entry.startswith(stamp):
+        entry = stamp + make()
+        write(key, entry)
+    return entry[len(stamp) :]
 
 
 def read(key: str) -> bytes | None:

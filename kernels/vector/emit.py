@@ -248,7 +248,7 @@ class Emitter:
 
     def pause(self) -> None:
         """Tells the CPU that this is a loop which waits."""
-        if self.isa.triple.startswith("x86_64"):
+        if self.isa.architecture == "x86_64":
             self.block.call(self.declare("llvm.x86.sse2.pause", VOID, []), [])
 
     def declare(self, name: str, result: Any, arguments: Sequence[Any]) -> Value:

@@ -1,10 +1,9 @@
 """The instruction sets that kernels are emitted for, and which of them this machine has.
 
 Each is one of LLVM's published levels (x86-64-v4 and the like) rather than this machine's own model, so that what is
-compiled depends on the name alone and a stored object never meets a CPU that lacks an instruction of it.
+compiled depends on the name and the system alone, and a stored object meets no CPU that lacks an instruction of it.
 """
 
-import platform
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -18,7 +17,8 @@ class Isa:
     """An instruction set: how wide a vector is, and the register tile that fills its registers (see tile.py).
 
     lanes: float32 numbers in a vector. rows, vectors: the largest tile. fused: whether it multiplies and adds in one
-    rounding. triple, cpu, features: what LLVM compiles for. matrix: "amx", "emulated" or none (see matrix.py).
+    rounding. triple, cpu, features: what LLVM compiles for; the triple decides on the calling convention, the names of
+    symbols and the format of objects. matrix: "amx", "emulated" or none (see matrix.py).
     """
 
     name: str
@@ -36,9 +36,39 @@ class Isa:
         """Output channels that a full tile computes."""
         return self.lanes * self.vectors
 
+    @property
+    def architecture(self) -> str:
+        """The triple's, as LLVM calls it: "x86_64", "aarch64"."""
+        return str(llvm.get_triple_parts(self.triple).Arch)
 
-_X86 = "x86_64-unknown-linux-gnu"
-_ARM = "aarch64-unknown-linux-gnu"
+    @property
+    def system(self) -> str:
+        """The triple's, as LLVM calls it: "linux", "darwin", "windows"."""
+        return str(llvm.get_triple_parts(self.triple).OS)
+
+    @property
+    def target(self) -> str:
+        """All that LLVM compiles for, in one line."""
+        return f"{self.triple} {self.cpu or '-'} {self.features or '-'}"
+
+
+def _process_triple() -> str:
+    triple = llvm.get_process_triple()
+    # LLJIT may fail to link the constants of Windows' own objects; Numba takes ELF there, too.
+    return f"{triple}-elf" if llvm.get_triple_parts(triple).ObjectFormat == "COFF" else triple
+
+
+_PROCESS = _process_triple()
+
+
+def _triple(architecture: str) -> str:
+    """This process' own where the architecture is, so that calls, symbols and objects are its system's; else Linux',
+    for code that is looked at and not run."""
+    own = llvm.get_triple_parts(_PROCESS).Arch == architecture
+    return _PROCESS if own else f"{architecture}-unknown-linux-gnu"
+
+
+_X86, _ARM = _triple("x86_64"), _triple("aarch64")
 # Registers: 32 of 16 lanes hold 14 x 2 sums, 2 weights, 1 pixel; 16 of 8 hold 6 x 2; 32 of 4 hold 6 x 4.
 AVX512 = Isa("avx512", 16, 14, 2, True, _X86, "x86-64-v4")
 AVX2 = Isa("avx2", 8, 6, 2, True, _X86, "x86-64-v3")
@@ -46,12 +76,13 @@ NEON = Isa("neon", 4, 6, 4, True, _ARM, "generic", "+neon")
 # Not chosen by name but by precision.
 AMX = Isa("amx", 16, 14, 2, True, _X86, "x86-64-v4", "+amx-tile,+amx-bf16", "amx")
 # Vectors of 4 exist almost everywhere; where they do not, LLVM takes them apart.
-PLAIN = Isa("plain", 4, 4, 2, False, "", "")
+PLAIN = Isa("plain", 4, 4, 2, False, _PROCESS, "")
 NAMES = (AVX512.name, AVX2.name, NEON.name, PLAIN.name)
+_V3 = ("avx2", "fma", "bmi", "bmi2", "f16c", "lzcnt", "movbe")
 _NEEDS = {
-    AVX512: ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "fma"),
-    AVX2: ("avx2", "fma", "bmi", "bmi2", "f16c", "lzcnt", "movbe"),
-    NEON: ("neon",),
+    AVX512: (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+    AVX2: _V3,
+    NEON: (),  # every AArch64 has it, and on macOS LLVM names no features
     PLAIN: (),
 }
 
@@ -60,11 +91,10 @@ _NEEDS = {
 def available() -> tuple[Isa, ...]:
     """What this machine has, the fastest first; PLAIN always."""
     features = llvm.get_host_cpu_features()
-    native = {"x86_64": _X86, "AMD64": _X86, "aarch64": _ARM, "arm64": _ARM}.get(platform.machine(), "")
     return tuple(
         isa
         for isa, needs in _NEEDS.items()
-        if isa.triple in ("", native) and all(features.get(feature, False) for feature in needs)
+        if isa.triple == _PROCESS and all(features.get(feature, False) for feature in needs)
     )
 
 

@@ -48,9 +48,11 @@ def _prepared(e: Emitter) -> tuple[Any, Any]:
     with _lock:
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
-    e.module.triple = e.isa.triple or llvm.get_default_triple()
+    e.module.triple = e.isa.triple
     target = llvm.Target.from_triple(e.module.triple)
-    machine = target.create_target_machine(cpu=e.isa.cpu, features=e.isa.features, opt=3, jit=True)
+    # Large: what is linked in memory may lie far from what it calls. llvmlite's default is the same, but on Windows it
+    # changes the triple.
+    machine = target.create_target_machine(cpu=e.isa.cpu, features=e.isa.features, opt=3, codemodel="large", jit=True)
     module = llvm.parse_assembly(str(e.module))
     module.verify()
     return machine, module

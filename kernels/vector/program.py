@@ -88,7 +88,8 @@ def spin_until(e: Emitter, counter: Value, wanted: Value) -> None:
 
 
 def _yield(e: Emitter) -> list[Value]:
-    e.block.call(e.declare("sched_yield", I32, []), [])
+    """Lets another thread have the core: by the C library, or by Windows."""
+    e.block.call(e.declare("SwitchToThread" if e.isa.system == "windows" else "sched_yield", I32, []), [])
     return []
 
 

@@ -1,7 +1,7 @@
 """Choices refined by timing: each way to compute a convolution is tried inside the whole network, the fastest kept.
 
 Alone, a convolution finds its weights in the cache, and another way may win. What was found is remembered on disk for
-the same convolutions, instruction set, threads and processor.
+the same convolutions, target, threads and processor, the same LLVM, and the same sources.
 """
 
 import statistics
@@ -17,7 +17,6 @@ from resnet_ref.plan.remembering import remembered
 
 ALGORITHM = "tuned"
 RUNS = 7
-_VERSION = 1  # of what is remembered, to be raised where kernels become faster in other proportions
 
 
 def tuned(target: Target, make_plan: Callable[[Method], Plan]) -> Method:
@@ -30,7 +29,8 @@ def tuned(target: Target, make_plan: Callable[[Method], Plan]) -> Method:
 
     make_plan(note)
     kinds = sorted({conv.kind for conv in convolutions})
-    about = (_VERSION, target.library.isa.name, target.threads, llvm.get_host_cpu_name())
+    isa = target.library.isa
+    about = (isa.name, isa.target, llvm.llvm_version_info, target.threads, llvm.get_host_cpu_name())
     known = remembered(about, kinds, lambda: _timed(convolutions, make_plan))
     return _choose(known)
 

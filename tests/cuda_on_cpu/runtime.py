@@ -32,6 +32,7 @@ class EmulatedRuntime:
 
     name = "emulated"
     architecture = "sm_90"
+    software = "emulator"
 
     def __init__(self, check: bool = True, order: int = 0, index: int = 0) -> None:
         self.index = index

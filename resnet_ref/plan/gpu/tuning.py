@@ -1,10 +1,9 @@
 """Choices refined by timing: each way is tried inside the whole network, and the fastest is remembered on disk for the
-same convolutions, device, precision and version of this library."""
+same convolutions, device, driver, compiler and precision, and the same sources."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 
 from resnet_ref.kernels.conv2d.tiles import Way
 from resnet_ref.kernels.cuda.runtime import Runtime
@@ -28,7 +27,7 @@ def tuned(runtime: Runtime, precision: str, lower: Callable[[Choose], Lowering],
 
     lower(note)
     ways = {conv.kind: candidates(runtime, precision, conv) for conv in convolutions}
-    about = (runtime.name, runtime.architecture, precision, version("resnet-ref"))
+    about = (runtime.name, runtime.architecture, runtime.multiprocessors, runtime.software, precision)
     names = remembered(about, sorted(ways), lambda: _fastest(ways, lower, measure))
 
     def choose(conv: Convolution) -> Way:
