@@ -317,3 +317,19 @@ def test_a_hash_of_sources_is_of_names_and_contents_of_python_and_cuda_files_alo
         sources(a_x__py="1", a_y__cu="2"),
     ]
     assert len({first, *others}) == 7
+
+
+def test_without_sources_the_compiled_modules_or_else_the_executable_are_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, program = tmp_path / "package", tmp_path / "program"
+    folder.mkdir()
+    monkeypatch.setattr(sys, "executable", str(program))
+    hashes = set()
+    for number, file in enumerate([program, program, folder / "a.pyc", folder / "a.pyc", folder / "a.py"]):
+        file.write_text(f"{number}")
+        hashes.add(sources_hash(folder))
+    assert len(hashes) == 5
+    (folder / "a.pyc").write_text("of no account beside sources")
+    program.write_text("nor this")
+    assert sources_hash(folder) in hashes
