@@ -75,26 +75,29 @@ class Lowering:
 
     def _conv2d(self, layer: Fused, inputs: Sequence[Map], y: Map) -> Sequence[Step]:
         fold = partial(folded, self._weights, layer.layer.scope, layer.layer.normalizer)
+        rows, cols = layer.windows
         residual = None if layer.residual is None else inputs[1]
-        how = (layer.activation, residual, layer.residual_stride, 6.0 if layer.bounded else None)
-        return self._choose(self._target, Convolution(layer.layer.name, inputs[0], y, *layer.windows, fold, *how))
+        conv = Convolution(
+            layer.layer.name, inputs[0], y, rows, cols, fold, layer.activation, residual, layer.residual_stride,
+            6.0 if layer.bounded else None,
+        )  # fmt: skip
+        return self._choose(self._target, conv)
 
     def _max_pool2d(self, layer: Fused, inputs: Sequence[Map], y: Map) -> Sequence[Step]:
-        return [max_pool(self._target, layer.layer.name, *inputs, y, *layer.windows)]
+        return [max_pool(self._target, layer.layer.name, inputs[0], y, *layer.windows)]
 
     def _subsample(self, layer: Fused, inputs: Sequence[Map], y: Map) -> Sequence[Step]:
         stride = layer.windows[0].stride
-        return [add(self._target, layer.layer.name, *inputs, y, stride=stride, activation=None)]
+        return [add(self._target, layer.layer.name, inputs[0], y, stride=stride, activation=None)]
 
     def _add(self, layer: Fused, inputs: Sequence[Map], y: Map) -> Sequence[Step]:
-        x, residual = inputs
-        return [add(self._target, layer.layer.name, x, y, residual=residual, activation=layer.activation)]
+        return [add(self._target, layer.layer.name, inputs[0], y, residual=inputs[1], activation=layer.activation)]
 
     def _spatial_mean(self, layer: Fused, inputs: Sequence[Map], y: Map) -> Sequence[Step]:
-        return [mean(self._target, layer.layer.name, *inputs, y)]
+        return [mean(self._target, layer.layer.name, inputs[0], y)]
 
     def _softmax(self, layer: Fused, inputs: Sequence[Map], y: Map) -> Sequence[Step]:
-        return [softmax(self._target, layer.layer.name, *inputs, y)]
+        return [softmax(self._target, layer.layer.name, inputs[0], y)]
 
 
 _STEPS: Mapping[str, Callable[[Lowering, Fused, Sequence[Map], Map], Sequence[Step]]] = {
