@@ -26,14 +26,17 @@ try:
     from gpu.folder import Folder
     from gpu.needs import missing
     from gpu.parts import BY_NAME, NO_GPU, PARTS, ROOT, Part
-    from gpu.runner import Runner
+    from gpu.runner import SIGNALS, Runner
 
     from resnet_ref.tables import columns
 except ImportError as error:
-    sys.exit(f"gpu_check: {error}; in the checkout, `pip install .` installs this package and what it needs")
+    said = "in the checkout, `pip install .` installs this package and what it needs"
+    print(f"gpu_check: {error}; {said}", file=sys.stderr)
+    sys.exit(2)
 
 RESULTS = ROOT / "benchmarks" / "results"
 VERSIONS = BY_NAME["versions"]
+INTERRUPTED = 130
 
 
 def listed() -> str:
@@ -80,7 +83,7 @@ def checked(parts: list[Part], seconds: float, output: Path | None, again: bool)
             runner.run(part, folder, again)
     except KeyboardInterrupt:
         click.echo(f"\ninterrupted\n\n{summary.text(folder)}\n\nin {folder.path}")
-        return 130
+        return INTERRUPTED
     click.echo(f"\n{summary.text(folder)}\n\nin {folder.path}")
     return 0 if figures.all_well(folder, [part.name for part in asked]) else 1
 
@@ -113,10 +116,14 @@ def main(
     if shown is not None:
         click.echo(summary.text(Folder(shown)))
         sys.exit(0 if summary.all_asked_is_well(Folder(shown)) else 1)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, _interrupted)
     parts = [part for part in PARTS if (part.name in only if only else part.is_usual)]
-    sys.exit(checked(parts, seconds, output, again))
+    try:
+        status = checked(parts, seconds, output, again)
+    except KeyboardInterrupt:  # before there was a folder
+        status = INTERRUPTED
+    sys.exit(status)
 
 
 if __name__ == "__main__":

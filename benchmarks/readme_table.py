@@ -106,12 +106,15 @@ def _checks(folder: Folder) -> Sequence[str]:
     names = {"kernels": "Every kernel against the definition", "tests": "The tests"}
     tools = {tool: f"compute-sanitizer's {tool}" for tool in ("memcheck", "racecheck")}
     said = [f"{name}: {summary.ran(folder, part)}." for part, name in {**names, **tools}.items()]
-    for part, whose in (("ours", ""), ("pytorch", "PyTorch's ")):
-        for precision, batch in product(PRECISIONS if part == "ours" else PYTORCH, BATCHES):
-            piece = folder.piece(part, network_piece(precision, batch))
-            if not is_well(piece):
-                why = "the time was up" if piece is None else piece["failed"]
-                said.append(f"{whose}{precision} at batch {batch}: not measured, {why}.")
+    absent = []
+    for part, whose, precisions in (("ours", "", PRECISIONS), ("pytorch", "PyTorch's ", tuple(PYTORCH))):
+        for precision, batch in product(precisions, BATCHES):
+            piece, what = folder.piece(part, network_piece(precision, batch)), f"{whose}{precision} at batch {batch}"
+            if piece is None:
+                absent.append(what)
+            elif not is_well(piece):
+                said.append(f"{what}: FAILED, {piece['failed']}.")
+    said += [f"Not measured: {', '.join(absent)}."] if absent else []
     bars = [bar for bar in figures.bars(folder) if bar.found is not None and not bar.is_met]
     missed = [f"{bar.precision} at batch {bar.batch}" for bar in bars]
     return [*said, f"Slower than wanted: {', '.join(missed)}."] if missed else said

@@ -78,7 +78,7 @@ PARTS = (
     ),
     _sanitizer("memcheck", 40, True),
     _sanitizer("racecheck", 40, True),
-    Part("ladder", 120, "the ladder, on the 8 kinds of convolution that cost most", _module("gpu.ladder"), ["complete"]),
+    Part("ladder", 120, "the ladder, on 8 kinds of convolution", _module("gpu.ladder"), ["complete"]),
     _sanitizer("initcheck", 60, False),
     _sanitizer("synccheck", 60, False),
 )  # fmt: skip

@@ -5,8 +5,8 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from gpu.parts import BENCHMARKS, Part
 
 LEAST = 10  # seconds without which no part begins: Python and the device's context take about as many
 PATIENCE = 10  # seconds that a process may take to be gone once it is killed: a driver may hold it
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # that interrupt
 TAIL = 1 << 20  # bytes of a log that are read
 
 End = Callable[[Sequence[str], dict[str, str], Path, float], int | None]
@@ -24,24 +25,40 @@ Say = Callable[[str], None]
 
 def ended(command: Sequence[str], environment: dict[str, str], log: Path, limit: float) -> int | None:
     """Runs a command; its status, or None where it was ended after `limit` seconds. None of its children is left."""
+    process = None
     with log.open("wb") as output:
         try:
-            process = subprocess.Popen(
-                command, cwd=BENCHMARKS, env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            output.write(f"cannot be started: {error}\n".encode())
-            return 127
-        try:
+            with _whole():
+                process = subprocess.Popen(
+                    command, cwd=BENCHMARKS, env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+                    stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                )  # fmt: skip
             return process.wait(limit)
         except subprocess.TimeoutExpired:
             return None
+        except OSError as error:
+            output.write(f"cannot be started: {error}\n".encode())
+            return 127
         finally:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(PATIENCE)
+            if process is not None:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(PATIENCE)
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """What is within is not interrupted: a signal in the midst of it would lose a process that it has just begun."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda *_: came.append(1)) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 class Runner:
