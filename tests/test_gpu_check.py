@@ -1,4 +1,4 @@
-"""What is made of benchmarks/gpu_check.py's results: bars, a summary, README's table, the site's; the script of kernels.
+"""What is made of the results of gpu_check.py: bars, a summary, README's table, the site's; and gpu_kernels_once.py.
 
 How it runs its parts: test_gpu_check_runner.py; what they measure: test_gpu_check_parts.py."""
 

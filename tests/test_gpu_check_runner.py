@@ -448,6 +448,22 @@ def test_a_piece_that_is_there_is_not_found_again_and_one_that_is_damaged_is(
         assert kept.folder.piece("ours", "one") == {"ms": 3}
 
 
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in the midst of writing, what was there before is still there, whole."""
+    folder.write(tmp_path / "one.json", {"ms": 1})
+    right = Path.write_text
+
+    def half(self: Path, text: str, *arguments: Any) -> int:
+        right(self, text[: len(text) // 2], *arguments)
+        raise Gone
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(Gone):
+        folder.write(tmp_path / "one.json", {"ms": 2})
+    assert folder.read(tmp_path / "one.json") == {"ms": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["one.json"]
+
+
 def test_faults_that_a_log_tells_of_are_counted_before_it_was_cut(
     well: list[parts.Part], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
