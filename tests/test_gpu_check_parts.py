@@ -12,14 +12,18 @@ import numpy as np
 import pytest
 from conftest import TINY
 from cuda_on_cpu.runtime import EmulatedRuntime
+from launches import Recorder
 from tiers import Gpus
 
-from resnet_ref import VerificationError
+from resnet_ref import VerificationError, load_weights, save_weights
 from resnet_ref.bench import files, machine
 from resnet_ref.bench.fused_layers import fused_layers
 from resnet_ref.bench.peaks import Peak
 from resnet_ref.kernels.conv2d import tiles
+from resnet_ref.kernels.geometry import same
 from resnet_ref.network import Network
+from resnet_ref.plan.gpu.choice import Convolution, candidates
+from resnet_ref.random_weights import random_variables
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -78,9 +82,33 @@ def test_ours_leaves_every_network_and_every_way_of_every_layer(device: Emulated
         way = tiles.by_name("float32", names[0])
         assert by_model[0] == tiles.seconds(way, *kind["m_n_k"], device.multiprocessors)
         assert kind["flops"] == 2 * np.prod(kind["m_n_k"])
-        assert all(len(way["seconds"]) == layers.RUNS for way in kind["ways"])
+        assert all(way["runs"] == layers.RUNS for way in kind["ways"])
     conv1 = next(kind for kind in one["kinds"] if "tiny/conv1" in kind["layers"])
     assert conv1["m_n_k"] == [2 * 15 * 13, 64, 7 * 7 * 3]
+
+
+def test_layers_of_one_kind_are_timed_once_and_all_named(device: EmulatedRuntime, tmp_path: Path) -> None:
+    unit = {"depth": 12, "depth_bottleneck": 4, "stride": 1}
+    network = Network.from_json({**TINY, "blocks": [{"scope": "block1", "args": [unit] * 3}]})
+    save_weights(tmp_path / "w.h5", random_variables(network.variables()), network)
+    given = files.Files(tmp_path, load_weights(tmp_path / "w.h5"), (13, 14), 1)
+    found = layers.Layers(device, given, L2).timed("float32", 1)["kinds"]
+    named = {kind["layers"][0].removeprefix("tiny/block1/"): len(kind["layers"]) for kind in found}
+    assert named["unit_1/bottleneck_v1/conv2"] == 3
+    assert named["unit_2/bottleneck_v1/conv1"] == 2
+    assert sum(named.values()) == 3 * 3 + 3, "and the root, the shortcut, the logits"
+
+
+def test_every_tile_is_judged_beside_those_that_tuning_would_try() -> None:
+    """At 7x7 and batch 1 the model's best six are all of one tile."""
+    window = same(7, 3)
+    conv = Convolution((1, 7, 7, 512), (3, 3, 512, 512), window, window, False)
+    runtime: Any = Recorder()
+    tried, all_tried = candidates(runtime, "float32", conv), layers.judged(runtime, "float32", conv)
+    assert len({way.tile for way in tried}) < len(tiles.TILES["float32"])
+    assert all_tried[: len(tried)] == list(tried)
+    assert {way.tile for way in all_tried} == set(tiles.TILES["float32"])
+    assert len(all_tried) == len(tried) + len({way.tile for way in all_tried} - {way.tile for way in tried})
 
 
 @pytest.mark.parametrize("wrong", ["network", "layers"])

@@ -288,6 +288,10 @@ def test_another_run_goes_on_with_what_is_missing(
     first = clocked(tests=10_000)
     assert checked(limited(well), tmp_path / "o", monkeypatch) == 1
     assert first.limits.keys() == set(NAMES)
+    alone = clocked()
+    assert checked(limited(well)[:2], tmp_path / "o", monkeypatch) == 0
+    assert alone.limits.keys() == {"versions"}
+    assert folder.Folder(tmp_path / "o").asked() == NAMES, "what was asked for before is not forgotten"
     second = clocked()
     assert checked(limited(well), tmp_path / "o", monkeypatch) == 0
     assert second.limits.keys() == {"versions", "tests"}

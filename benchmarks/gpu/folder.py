@@ -84,8 +84,7 @@ class Folder:
             path.unlink(missing_ok=True)
 
     def adopt(self, other: "Folder", part: str) -> None:
-        """Takes what another folder knows of a part."""
-        self.forget(part)
+        """Takes what another folder knows of a part, over what is here."""
         self.close(part, other.outcome(part))
         for name, data in other.pieces(part).items():
             write(self.path / part / f"{name}.json", data)

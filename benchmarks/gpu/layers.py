@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpu.networks import true
-from gpu.timing import kept
+from gpu.timing import summed_up
 from resnet_ref.bench.agreement import require_agreement
 from resnet_ref.bench.files import Files
 from resnet_ref.bench.process import Outputs
@@ -89,7 +89,7 @@ class Layers:
             for kind, seconds in self._seconds(precision, batch, tried, number).items():
                 way = tried[kind][number]
                 predicted = tiles.seconds(way, *rows[kind]["m_n_k"], self._runtime.multiprocessors)
-                rows[kind]["ways"].append({"way": way.name, "predicted": predicted, **kept(seconds)})
+                rows[kind]["ways"].append({"way": way.name, "predicted": predicted, **summed_up(seconds)})
         return {
             "precision": precision,
             "batch": batch,

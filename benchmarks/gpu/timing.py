@@ -14,10 +14,11 @@ def timed(clock: Clock) -> dict[str, Any]:
     """Of runs that go on until the device is awake, and then so many more, in seconds."""
     runs = min(max(math.ceil(TURN / max(min(clock(FEWEST)), 1e-9)), FEWEST), MOST)
     awake = runs // 2
-    return kept(clock(awake + runs)[awake:])
+    seconds = list(clock(awake + runs)[awake:])
+    return {**summed_up(seconds), "seconds": seconds}
 
 
-def kept(seconds: Sequence[float]) -> dict[str, Any]:
-    """The median, the quartiles, and each run."""
+def summed_up(seconds: Sequence[float]) -> dict[str, Any]:
+    """The median, the quartiles, and of how many runs."""
     low, _, high = statistics.quantiles(seconds, n=4)
-    return {"median": statistics.median(seconds), "quartiles": [low, high], "seconds": list(seconds)}
+    return {"median": statistics.median(seconds), "quartiles": [low, high], "runs": len(seconds)}
