@@ -19,9 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-import click
-
 try:
+    import click
     from gpu import figures, summary
     from gpu.folder import Folder
     from gpu.needs import missing

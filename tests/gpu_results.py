@@ -1,8 +1,34 @@
-"""A folder of results as benchmarks/gpu_check.py leaves it, made up: every part is well, and ours twice as fast."""
+"""The modules of benchmarks/gpu_check.py; and a folder of results as it leaves it, made up: every part is well, and
+ours twice as fast."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+import gpu_check  # noqa: E402, F401
+import gpu_kernels_once  # noqa: E402, F401
+import readme_table  # noqa: E402, F401
+from gpu import (  # noqa: E402, F401  # noqa: E402, F401
+    figures,
+    folder,
+    ladder,
+    layers,
+    needs,
+    networks,
+    ours,
+    parts,
+    pytorch,
+    runner,
+    summary,
+    timing,
+    versions,
+    what,
+)
+
+sys.path.remove(str(BENCHMARKS))
 
 OURS, PYTORCH = 0.002, 0.004  # seconds of every graph
 KINDS = [
@@ -32,21 +58,21 @@ def piece(part: str, name: str) -> dict[str, Any]:
     return {"device": "NVIDIA H200", "sources": "s1"} if name == "device" else {"ok": True}
 
 
-def lay(folder: Path, part: Any) -> Path:
+def lay(path: Path, part: Any) -> Path:
     """All pieces of a part, in a folder of its name."""
-    place = folder / part.name
+    place = path / part.name
     place.mkdir(parents=True, exist_ok=True)
     for name in part.pieces:
         (place / f"{name}.json").write_text(json.dumps(piece(part.name, name)))
     return place
 
 
-def lay_all(folder: Path, scripts: Any) -> Path:
+def lay_all(path: Path) -> Path:
     """The whole folder, every usual part ok."""
-    made = scripts.folder.Folder(folder)
-    parts = [part for part in scripts.parts.PARTS if part.is_usual]
-    made.ask(part.name for part in parts)
-    for part in parts:
-        lay(folder, part)
-        made.close(part.name, scripts.folder.Outcome("ok", "well", 5, part.seconds))
-    return folder
+    made = folder.Folder(path)
+    usual = [part for part in parts.PARTS if part.is_usual]
+    made.ask(part.name for part in usual)
+    for part in usual:
+        lay(path, part)
+        made.close(part.name, folder.Outcome("ok", "well", 5, part.seconds))
+    return path

@@ -15,6 +15,8 @@ import gpu_results
 import numpy as np
 import pytest
 from cuda_on_cpu.runtime import EmulatedRuntime
+from gpu_results import figures, gpu_kernels_once, readme_table, summary
+from gpu_results import folder as files
 from tiers import Gpus, why_no_gpu
 
 from resnet_ref import ResnetRefError, kernels
@@ -27,18 +29,6 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> EmulatedRuntime:
     return Gpus(monkeypatch)[0]
-
-
-@pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import gpu_kernels_once
-    import readme_table
-    from gpu import figures, folder, parts, summary
-
-    return SimpleNamespace(
-        once=gpu_kernels_once, table=readme_table, figures=figures, folder=folder, parts=parts, summary=summary
-    )
 
 
 @pytest.mark.skipif(why_no_gpu() is None, reason="there is a GPU")
@@ -63,15 +53,15 @@ def test_without_the_package_the_check_says_so_in_one_line(tmp_path: Path) -> No
     )
 
 
-def remade(folder: Path, scripts: SimpleNamespace, milliseconds: dict[tuple[str, str, int], float]) -> Path:
+def remade(path: Path, milliseconds: dict[tuple[str, str, int], float]) -> Path:
     """A folder of results with other times: by part, precision and batch."""
-    gpu_results.lay_all(folder, scripts)
+    gpu_results.lay_all(path)
     for (part, precision, batch), taken in milliseconds.items():
-        path = folder / part / f"network_{precision}_{batch}.json"
-        data = json.loads(path.read_text())
+        file = path / part / f"network_{precision}_{batch}.json"
+        data = json.loads(file.read_text())
         data["graph"] = gpu_results.times(taken / 1000)
-        path.write_text(json.dumps(data))
-    return folder
+        file.write_text(json.dumps(data))
+    return path
 
 
 SLOW = {
@@ -83,9 +73,9 @@ SLOW = {
 }  # fmt: skip
 
 
-def test_bars_are_pytorchs_time_over_ours(scripts: SimpleNamespace, tmp_path: Path) -> None:
-    folder = scripts.folder.Folder(remade(tmp_path, scripts, SLOW))
-    bars = scripts.figures.bars(folder)
+def test_bars_are_pytorchs_time_over_ours(tmp_path: Path) -> None:
+    folder = files.Folder(remade(tmp_path, SLOW))
+    bars = figures.bars(folder)
     assert [(bar.precision, bar.batch, bar.peer, bar.least) for bar in bars] == [
         ("float32", 1, "float32", 1.0),
         ("float32", 8, "float32", 1.0),
@@ -98,26 +88,26 @@ def test_bars_are_pytorchs_time_over_ours(scripts: SimpleNamespace, tmp_path: Pa
     assert [bar.is_aim for bar in bars] == [False, False, False, True, False]
     for damage in ('{"failed": "differs"}', '{"graph": 3}', '{"graph": {"median": 0}}', "{"):
         (tmp_path / "pytorch" / "network_tf32_64.json").write_text(damage)
-        assert scripts.figures.bars(folder)[-1].found is None
+        assert figures.bars(folder)[-1].found is None
 
 
-def test_all_is_well_where_every_part_is_and_only_an_aim_is_missed(scripts: SimpleNamespace, tmp_path: Path) -> None:
+def test_all_is_well_where_every_part_is_and_only_an_aim_is_missed(tmp_path: Path) -> None:
     fast = {key: taken for key, taken in SLOW.items() if key[1:] != ("float32", 64)} | {
         ("ours", "float32", 64): 10.0, ("pytorch", "float32", 64): 10.0
     }  # fmt: skip
-    folder = scripts.folder.Folder(remade(tmp_path, scripts, fast))
-    assert not scripts.figures.bars(folder)[3].is_met
-    assert scripts.summary.all_asked_is_well(folder)
-    folder.close("racecheck", scripts.folder.Outcome("FAILED", "status 9"))
-    assert not scripts.summary.all_asked_is_well(folder)
-    assert scripts.figures.all_well(folder, ["ours", "tests"])
-    assert not scripts.summary.all_asked_is_well(scripts.folder.Folder(remade(tmp_path / "slow", scripts, SLOW)))
+    folder = files.Folder(remade(tmp_path, fast))
+    assert not figures.bars(folder)[3].is_met
+    assert summary.all_asked_is_well(folder)
+    folder.close("racecheck", files.Outcome("FAILED", "status 9"))
+    assert not summary.all_asked_is_well(folder)
+    assert figures.all_well(folder, ["ours", "tests"])
+    assert not summary.all_asked_is_well(files.Folder(remade(tmp_path / "slow", SLOW)))
 
 
-def test_the_summary_shows_every_time_every_bar_and_the_model(scripts: SimpleNamespace, tmp_path: Path) -> None:
-    folder = scripts.folder.Folder(remade(tmp_path, scripts, SLOW))
+def test_the_summary_shows_every_time_every_bar_and_the_model(tmp_path: Path) -> None:
+    folder = files.Folder(remade(tmp_path, SLOW))
     (tmp_path / "ours" / "network_bfloat16_8.json").write_text('{"failed": "ours and the definition disagree"}')
-    lines = scripts.summary.text(folder).splitlines()
+    lines = summary.text(folder).splitlines()
     rows = [line.split() for line in lines]
     assert lines[0] == "NVIDIA H200"
     assert ["float32", "8", "2.000", "4000", "3.000", "4.000", "3.000", "4.000", "4.000", "1.0e-06"] in rows
@@ -130,18 +120,18 @@ def test_the_summary_shows_every_time_every_bar_and_the_model(scripts: SimpleNam
 
 
 def test_readmes_table_is_made_of_results_or_says_that_there_are_none(
-    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = scripts.table
+    table = readme_table
     monkeypatch.setattr(table, "RESULTS", tmp_path)
     assert table.gpu_tables() == table.NO_GPU
     assert "Not measured yet" in table.NO_GPU
     assert (ROOT / "benchmarks" / "gpu_check.py").exists()
     assert "`python benchmarks/gpu_check.py`" in table.NO_GPU
-    folder = remade(tmp_path / "gpu_h200", scripts, SLOW)
+    folder = remade(tmp_path / "gpu_h200", SLOW)
     (folder / "ours" / "network_bfloat16_64.json").write_text('{"failed": "status 1"}')
     (folder / "pytorch" / "network_bfloat16_1.json").unlink()
-    scripts.folder.Folder(folder).close("memcheck", scripts.folder.Outcome("CUT", "ended"))
+    files.Folder(folder).close("memcheck", files.Outcome("CUT", "ended"))
     (tmp_path / "gpu_that_never_measured").mkdir()
     made = table.gpu_tables().splitlines()
     assert made[0] == (
@@ -157,9 +147,7 @@ def test_readmes_table_is_made_of_results_or_says_that_there_are_none(
     assert "Slower than wanted: float32 at batch 64, tf32x3 at batch 64." in made[-1]
 
 
-def test_the_pages_of_the_ladder_show_what_there_was_time_for(
-    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_pages_of_the_ladder_show_what_there_was_time_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sphinx", reason="the pages are made by Sphinx")
     monkeypatch.syspath_prepend(str(ROOT / "docs" / "_ext"))
     import ladder as pages
@@ -179,10 +167,8 @@ def test_the_pages_of_the_ladder_show_what_there_was_time_for(
     assert pages.figures("cpu") == pages.NOT_MEASURED
 
 
-def test_readmes_tables_are_renewed_between_their_marks_alone(
-    scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table = scripts.table
+def test_readmes_tables_are_renewed_between_their_marks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = readme_table
     monkeypatch.setattr(table, "tables", lambda: "cpu\n")
     monkeypatch.setattr(table, "gpu_tables", lambda: "gpu\n")
     monkeypatch.setattr(table, "ladder", lambda: "rungs\n")
@@ -191,29 +177,27 @@ def test_readmes_tables_are_renewed_between_their_marks_alone(
     assert table.renewed(old) == old.replace("x0", "cpu").replace("x1", "gpu").replace("x2", "rungs")
 
 
-def test_the_sanitizers_script_calls_every_kernel_and_finds_it_right(
-    scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sanitizers_script_calls_every_kernel_and_finds_it_right(monkeypatch: pytest.MonkeyPatch) -> None:
     Gpus(monkeypatch, check=True)
-    called = scripts.once.check_kernels("float32", scripts.once.others)
+    called = gpu_kernels_once.check_kernels("float32", gpu_kernels_once.others)
     public = {name for name, value in vars(Tier).items() if callable(value) and not name.startswith("_")}
     assert called == public - {"load", "dtype", "conv2d"}
 
 
 def test_the_sanitizers_script_sees_a_kernel_that_is_wrong(
-    scripts: SimpleNamespace, gpu: EmulatedRuntime, monkeypatch: pytest.MonkeyPatch
+    gpu: EmulatedRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def calls(rng: np.random.Generator) -> Iterator[Any]:
         yield "spatial_mean", (rng.standard_normal((2, 3, 4, 5), np.float32),), {}
 
     monkeypatch.setattr(kernels, "for_numpy", lambda tier: SimpleNamespace(spatial_mean=lambda x: x[:, :1, :1, :] + 1))
     with pytest.raises(ResnetRefError, match=r"spatial_mean in float32 on \[\(2, 3, 4, 5\)\]: the largest error"):
-        scripts.once.check_kernels("float32", calls)
+        gpu_kernels_once.check_kernels("float32", calls)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS_OF["gpu"])
 def test_the_sanitizers_script_runs_convolutions_and_whole_networks_in_every_precision(
-    scripts: SimpleNamespace, gpu: EmulatedRuntime, precision: str
+    gpu: EmulatedRuntime, precision: str
 ) -> None:
-    assert scripts.once.check_kernels(precision, scripts.once.convolutions) == {"conv2d"}
-    scripts.once.check_networks(precision)
+    assert gpu_kernels_once.check_kernels(precision, gpu_kernels_once.convolutions) == {"conv2d"}
+    gpu_kernels_once.check_networks(precision)

@@ -12,6 +12,21 @@ import numpy as np
 import pytest
 from conftest import TINY
 from cuda_on_cpu.runtime import EmulatedRuntime
+from gpu_results import (
+    BENCHMARKS,
+    folder,
+    gpu_kernels_once,
+    ladder,
+    layers,
+    needs,
+    networks,
+    ours,
+    parts,
+    pytorch,
+    timing,
+    versions,
+    what,
+)
 from launches import Recorder
 from tiers import Gpus
 
@@ -26,12 +41,6 @@ from resnet_ref.plan.gpu.choice import Convolution, candidates
 from resnet_ref.random_weights import random_variables
 
 ROOT = Path(__file__).parents[1]
-BENCHMARKS = ROOT / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-import gpu_kernels_once  # noqa: E402
-from gpu import folder, ladder, layers, needs, networks, ours, parts, pytorch, timing, versions, what  # noqa: E402
-
-sys.path.remove(str(BENCHMARKS))
 L2 = 4096
 
 

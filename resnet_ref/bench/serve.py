@@ -73,7 +73,8 @@ def _on_device(model: Any, images: Any, logits: str | None) -> Engine:
 
 def _graph_clock(model: Any, images: Any) -> Callable[[int], list[float]]:
     """Times the plan as one graph, without the calls around it; made when it is first asked for."""
-    runtime, made = model.tier.runtime, []
+    runtime = model.tier.runtime
+    made: list[Any] = []
 
     def seconds(runs: int) -> list[float]:
         if not made:
