@@ -1,19 +1,22 @@
 """Every kernel of the gpu tier on ragged shapes, each result compared with the definition's.
 
-    python benchmarks/gpu_kernels_once.py
+    python benchmarks/gpu_kernels_once.py [FOLDER]
 
-Small and quick: made to run under compute-sanitizer (see gpu_check.py). Whole networks come last, because their plans
-reach what single calls do not: graphs, memory that buffers share, the epilogues of bounded activations.
+Small and quick: made to run under compute-sanitizer, and alone as a part of gpu_check.py, which keeps in FOLDER how
+each check ended. Whole networks are among them, because their plans reach what single calls do not: graphs, memory that
+buffers share, the epilogues of bounded activations.
 """
 
 import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gpu.folder import Pieces
 
 from resnet_ref import ResnetRefError, kernels, load_model, save_weights
 from resnet_ref.bench.agreement import allowed
@@ -149,24 +152,48 @@ def _normal(rng: np.random.Generator, *shape: int) -> Any:
     return rng.standard_normal(shape, np.float32)
 
 
-def main() -> None:
+def check_roofs(runtime: Runtime) -> None:
+    """The kernels that find out what the device does at most; DeviceError where they are wrong."""
+    fma_peak(runtime, rounds=2, repeats=1)
+    copy_peak(runtime, elements=4100, repeats=1)
+
+
+def checks(runtime: Runtime) -> Iterator[tuple[str, Callable[[], object]]]:
+    """All there is to check on a device, by name."""
+    yield "others", partial(check_kernels, "float32", others)
+    for precision in PRECISIONS_OF["gpu"]:
+        there = has_precision(runtime, precision)
+        yield f"convolutions_{precision}", partial(check_kernels, precision, convolutions) if there else _nothing
+        yield f"networks_{precision}", partial(check_networks, precision) if there else _nothing
+    yield "ladder", partial(check_ladder, runtime)
+    yield "roofs", partial(check_roofs, runtime)
+
+
+def _nothing() -> None:
+    """The device has no tensor cores."""
+
+
+def main(folder: str) -> int:
     # Each array gets memory from the driver for itself alone, so that the sanitizer knows where it ends.
     cupy().cuda.set_allocator(None)
     runtime = kernels.on("gpu").runtime
     assert runtime is not None
-    check_kernels("float32", others)
-    for precision in PRECISIONS_OF["gpu"]:
-        if has_precision(runtime, precision):
-            check_kernels(precision, convolutions)
-            check_networks(precision)
-    check_ladder(runtime)
-    fma_peak(runtime, rounds=2, repeats=1)
-    copy_peak(runtime, elements=4100, repeats=1)
-    print("every kernel ran and is right")
+    pieces = Pieces(folder, "kernels")
+    for name, check in checks(runtime):
+        pieces.keep(name, partial(_checked, check))
+    print("every kernel ran and is right" if pieces.status == 0 else "NOT every kernel is right")
+    return pieces.status
+
+
+def _checked(check: Callable[[], object]) -> dict[str, Any]:
+    called = check()
+    return {"ok": True, "kernels": sorted(called) if isinstance(called, set) else []}
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ResnetRefError as error:
-        sys.exit(f"gpu_kernels_once: {error}")
+    with tempfile.TemporaryDirectory() as nowhere:
+        try:
+            status = main(sys.argv[1] if len(sys.argv) > 1 else nowhere)
+        except ResnetRefError as error:
+            sys.exit(f"gpu_kernels_once: {error}")
+    sys.exit(status)

@@ -1,16 +1,19 @@
 """Writes README's tables of figures from benchmarks/results: `python benchmarks/readme_table.py`.
 
 bench_*.json there are made by `resnet-ref bench --peers -o`, ladder_cpu.json by `resnet-ref bench --ladder -o`,
-checkpoint_reading.json by checkpoint_reading.py, and gpu_*.json, one for each device, by gpu_check.py.
+checkpoint_reading.json by checkpoint_reading.py, and gpu_*/, a folder for each device, by gpu_check.py.
 """
 
 import json
 import statistics
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from gpu_check import HOST, OURS, PEERS, sides
+from gpu import figures, summary
+from gpu.folder import Folder, is_well
+from gpu.what import BATCHES, PRECISIONS, PYTORCH, SIZE, VARIANT, network_piece
 
 from resnet_ref.bench import ladder_report
 from resnet_ref.tables import markdown
@@ -71,44 +74,60 @@ def checkpoints(reading: dict[str, Any]) -> str:
 
 def gpu_tables() -> str:
     """A table for each GPU that gpu_check.py ran on, or the sentence that says that there was none."""
-    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("gpu_*.json"))]
-    return "\n".join(map(gpu, found)) or NO_GPU
+    found = [Folder(path) for path in sorted(RESULTS.glob("gpu_*")) if path.is_dir()]
+    return "\n".join(gpu(folder) for folder in found if figures.speeds(folder)) or NO_GPU
 
 
-def gpu(found: dict[str, Any]) -> str:
+def gpu(folder: Folder) -> str:
     """A row for each precision and batch; what failed is said below."""
-    head = [f"resnet_v1_50, 224x224, {found['device']}", "ours", "images/s", HOST, "PyTorch", "PyTorch, tf32", "error"]
-    rows = []
-    for precision, run in found["runs"].items():
-        for batch in run.get("batches", []):
-            times = sides(run, batch)
-            others = [_milliseconds(times[name]) if name in times else "-" for name in (HOST, *PEERS)]
-            speed = [_milliseconds(times[OURS]), f"{times[OURS]['images_s']:.0f}"]
-            rows.append([f"{precision}, batch {batch['batch']}", *speed, *others, f"{times[OURS]['error']:.0e}"])
-    return markdown(head, rows) + f"\nMedians of runs in turns; in brackets, of our time. {' '.join(_checks(found))}\n"
-
-
-def _checks(found: dict[str, Any]) -> Sequence[str]:
-    """Sentences on what gpu_check.py found beside times."""
-    said = []
-    for part, name in (("tests", "The tests"), ("sanitizer", "compute-sanitizer")):
-        run = found[part]
-        said.append(f"{name}: {'not run' if run is None else 'FAILED' if 'error' in run else 'nothing wrong'}.")
-    said += [
-        f"{precision}: not measured, {run['error']}." for precision, run in found["runs"].items() if "error" in run
+    peers = [f"PyTorch, {peer}" for peer in PYTORCH]
+    head = [
+        f"{VARIANT}, {SIZE}x{SIZE}, {figures.device(folder)}",
+        "ours",
+        "images/s",
+        "from host memory",
+        *peers,
+        "error",
     ]
-    missed = [f"{bar['precision']} at batch {bar['batch']}" for bar in found["bars"] if not _met(bar)]
+    rows = []
+    for speed in figures.speeds(folder):
+        others = [speed.host, *speed.pytorch.values()]
+        cells = ["-" if time is None else _shown(time, time / speed.graph) for time in others]
+        own = [_shown(speed.graph), f"{speed.batch / speed.graph:.0f}"]
+        rows.append([f"{speed.precision}, batch {speed.batch}", *own, *cells, f"{speed.error:.0e}"])
+    what = (
+        "Medians, one CUDA graph after the other, by the GPU's clock; from host memory with all copies, by the host's"
+    )
+    return markdown(head, rows) + f"\n{what}; in brackets, of our time. {' '.join(_checks(folder))}\n"
+
+
+def _checks(folder: Folder) -> Sequence[str]:
+    """Sentences on what gpu_check.py found beside times."""
+    names = {"kernels": "Every kernel against the definition", "tests": "The tests"}
+    tools = {tool: f"compute-sanitizer's {tool}" for tool in ("memcheck", "racecheck")}
+    said = [f"{name}: {summary.ran(folder, part)}." for part, name in {**names, **tools}.items()]
+    absent = []
+    for part, whose, precisions in (("ours", "", PRECISIONS), ("pytorch", "PyTorch's ", tuple(PYTORCH))):
+        for precision, batch in product(precisions, BATCHES):
+            piece, what = folder.piece(part, network_piece(precision, batch)), f"{whose}{precision} at batch {batch}"
+            if piece is None:
+                absent.append(what)
+            elif not is_well(piece):
+                said.append(f"{what}: FAILED, {piece['failed']}.")
+    said += [f"Not measured: {', '.join(absent)}."] if absent else []
+    bars = [bar for bar in figures.bars(folder) if bar.found is not None and not bar.is_met]
+    missed = [f"{bar.precision} at batch {bar.batch}" for bar in bars]
     return [*said, f"Slower than wanted: {', '.join(missed)}."] if missed else said
 
 
-def _met(bar: dict[str, Any]) -> bool:
-    return bar["found"] is not None and bar["found"] >= bar["least"]
-
-
 def _milliseconds(times: dict[str, Any]) -> str:
-    milliseconds = 1000 * times["median"]
+    return _shown(times["median"], times["of_ours"])
+
+
+def _shown(seconds: float, of_ours: float = 1) -> str:
+    milliseconds = 1000 * seconds
     digits = 0 if milliseconds >= 100 else 1 if milliseconds >= 1 else 3
-    ratio = "" if times["of_ours"] == 1 else f" ({times['of_ours']:.2f})"
+    ratio = "" if of_ours == 1 else f" ({of_ours:.2f})"
     return f"{milliseconds:.{digits}f} ms{ratio}"
 
 

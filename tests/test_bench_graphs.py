@@ -109,6 +109,28 @@ def test_a_peer_computes_the_network_that_it_is_given(tmp_path: Path, name: str,
 
 
 @pytest.mark.peers
+@pytest.mark.parametrize("name", NETWORKS)
+def test_pytorch_in_bfloat16_computes_the_network_as_well_as_that_allows(tmp_path: Path, name: str) -> None:
+    """From float32 to float32; its weights lie in bfloat16, so that no run has to turn them."""
+    torch = pytest.importorskip("torch", reason=ABSENT, exc_type=ImportError)
+    network, size = NETWORKS[name]
+    described = Network.from_json(network)
+    save_weights(tmp_path / "w.h5", random_variables(described.variables()), described)
+    files = Files(tmp_path, load_weights(tmp_path / "w.h5"), size, DEVIATION)
+    path = files.network_file(Contender("pytorch-gpu-bf16", "pytorch-gpu-bf16", {"device": "gpu"}))
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        _write(path, files.weights.path, size)
+        module = torch.jit.load(str(path)).eval()
+        given = module(torch.from_numpy(files.images(3)).permute(0, 3, 1, 2))
+    assert {value.dtype for value in given} == {torch.float32}
+    assert str(module.inlined_graph).count("aten::to(") == 1 + len(given)
+    arrays = [value.numpy().transpose(0, 2, 3, 1) if value.ndim == 4 else value.numpy() for value in given]
+    found, true = Outputs(arrays[0], arrays[1] if len(arrays) > 1 else None), agreement.truth(files, 3)
+    assert NEAR < agreement.error(found, true) < agreement.allowed("bfloat16")
+
+
+@pytest.mark.peers
 @pytest.mark.parametrize("n", range(1, 9))
 @pytest.mark.parametrize(
     "window",

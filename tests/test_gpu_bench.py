@@ -114,6 +114,22 @@ def test_ours_goes_from_the_device_to_the_device_unless_it_is_to_come_from_the_h
             assert found["logits"].shape == (2, 1, 1, 5)
 
 
+def test_ours_by_the_devices_clock_is_the_whole_plan_as_one_graph(
+    gpu: EmulatedRuntime, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = prepare(tmp_path, wanted(tiny_file, None, None, None, 224))
+    engine = serve.ours(job_of(contenders.our_contenders([], {"device": "gpu"})[0], given, 2, 1))
+    graphs: list[Any] = []
+    right = EmulatedRuntime.capture
+    monkeypatch.setattr(EmulatedRuntime, "capture", lambda self, run: graphs.append(right(self, run)) or graphs[-1])
+    assert engine.clock is not None
+    assert len(engine.clock(3)) == len(engine.clock(3)) == 3
+    (graph,) = graphs
+    steps = load_model(tiny_file, device="gpu").plan(2, *given.size).program.steps
+    assert len(graph._launches) == sum(len(step.launches) for step in steps)
+    assert serve.ours(job_of(contenders.our_contenders([], {"device": "cpu"})[0], given, 2, 1)).clock is None
+
+
 class InProcess:
     """Stands for process.Process: the contender works in this process, where the gpu is an emulated one."""
 

@@ -1,6 +1,9 @@
-"""benchmarks/gpu_check.py and what it runs and makes: its bars, its parts, README's table, the sanitizer's script."""
+"""What is made of the results of gpu_check.py: bars, a summary, README's table, the site's; and gpu_kernels_once.py.
+
+How it runs its parts: test_gpu_check_runner.py; what they measure: test_gpu_check_parts.py."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,9 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gpu_results
 import numpy as np
 import pytest
 from cuda_on_cpu.runtime import EmulatedRuntime
+from gpu_results import figures, gpu_kernels_once, readme_table, summary
+from gpu_results import folder as files
 from tiers import Gpus, why_no_gpu
 
 from resnet_ref import ResnetRefError, kernels
@@ -18,7 +24,6 @@ from resnet_ref.kernels import Tier
 from resnet_ref.plan.offer import PRECISIONS_OF
 
 ROOT = Path(__file__).parents[1]
-SMALL = {"rounds": 1, "repeats": 2}
 
 
 @pytest.fixture
@@ -26,202 +31,144 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> EmulatedRuntime:
     return Gpus(monkeypatch)[0]
 
 
-@pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import gpu_check
-    import gpu_kernels_once
-    import readme_table
-
-    return SimpleNamespace(check=gpu_check, once=gpu_kernels_once, table=readme_table)
-
-
 @pytest.mark.skipif(why_no_gpu() is None, reason="there is a GPU")
 def test_without_a_gpu_the_check_says_so_in_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_check.py"), "--output", str(tmp_path / "o.json")]
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_check.py"), "--output", str(tmp_path / "o")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("gpu_check: ")
     assert len(done.stderr.splitlines()) == 1
-    assert not (tmp_path / "o.json").exists()
+    assert not (tmp_path / "o").exists()
 
 
-def timed(precision: str, milliseconds: dict[int, tuple[float, float, float]]) -> dict[str, Any]:
-    """As much of bench's JSON as is read: by batch ours, PyTorch and PyTorch with TF32."""
-    ours = f"ours device=gpu precision={precision}"
-    names = {ours: "ours", f"{ours}, from host memory": "ours", "pytorch-gpu": "", "pytorch-gpu-tf32": ""}
-
-    def times(batch: int, number: int) -> float:
-        own, *peers = milliseconds[batch]
-        return (own, own + 1, *peers)[number] / 1000
-
-    return {
-        "contenders": [
-            {"name": name, "engine": engine or name, "from_host": "host" in name} for name, engine in names.items()
-        ],
-        "batches": [
-            {
-                "batch": batch,
-                "times": {
-                    name: {
-                        "median": times(batch, number),
-                        "of_ours": times(batch, number) / times(batch, 0),
-                        "images_s": batch / times(batch, number),
-                        "error": 1e-6,
-                    }
-                    for number, name in enumerate(names)
-                },
-            }
-            for batch in milliseconds
-        ],
-    }
+def test_without_the_package_the_check_says_so_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "numba.py").write_text("raise ImportError('No module named numba')")
+    (tmp_path / "resnet_ref.py").write_text("import numba")
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_check.py")]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "gpu_check: No module named numba; in the checkout, `pip install .` installs this package and what it needs\n"
+    )
 
 
-RUNS = {
-    "float32": timed("float32", {1: (1.0, 1.0, 0.9), 8: (2.0, 3.0, 2.5), 64: (20.0, 18.0, 9.0)}),
-    "tf32x3": timed("tf32x3", {64: (15.0, 18.0, 9.0)}),
-    "tf32": timed("tf32", {64: (10.0, 18.0, 9.0)}),
-    "bfloat16": {"error": "status 1: ours and the float64 definition disagree"},
-}
+def remade(path: Path, milliseconds: dict[tuple[str, str, int], float]) -> Path:
+    """A folder of results with other times: by part, precision and batch."""
+    gpu_results.lay_all(path)
+    for (part, precision, batch), taken in milliseconds.items():
+        file = path / part / f"network_{precision}_{batch}.json"
+        data = json.loads(file.read_text())
+        data["graph"] = gpu_results.times(taken / 1000)
+        file.write_text(json.dumps(data))
+    return path
 
 
-def test_bars_are_the_peers_time_over_ours_in_the_run_of_their_precision(scripts: SimpleNamespace) -> None:
-    bars = scripts.check.measured(RUNS)
+SLOW = {
+    ("ours", "float32", 1): 1.0, ("pytorch", "float32", 1): 1.0,
+    ("ours", "float32", 8): 2.0, ("pytorch", "float32", 8): 3.0,
+    ("ours", "float32", 64): 20.0, ("pytorch", "float32", 64): 18.0,
+    ("ours", "tf32x3", 64): 15.0,
+    ("ours", "tf32", 64): 10.0, ("pytorch", "tf32", 64): 9.0,
+}  # fmt: skip
+
+
+def test_bars_are_pytorchs_time_over_ours(tmp_path: Path) -> None:
+    folder = files.Folder(remade(tmp_path, SLOW))
+    bars = figures.bars(folder)
     assert [(bar.precision, bar.batch, bar.peer, bar.least) for bar in bars] == [
-        ("float32", 1, "pytorch-gpu", 1.0),
-        ("float32", 8, "pytorch-gpu", 1.0),
-        ("float32", 64, "pytorch-gpu", 1.0),
-        ("tf32x3", 64, "pytorch-gpu", 1.5),
-        ("tf32", 64, "pytorch-gpu-tf32", 0.8),
+        ("float32", 1, "float32", 1.0),
+        ("float32", 8, "float32", 1.0),
+        ("float32", 64, "float32", 1.0),
+        ("tf32x3", 64, "float32", 1.5),
+        ("tf32", 64, "tf32", 0.8),
     ]
     assert [bar.found for bar in bars] == pytest.approx([1.0, 1.5, 0.9, 1.2, 0.9])
     assert [bar.is_met for bar in bars] == [True, True, False, False, True]
     assert [bar.is_aim for bar in bars] == [False, False, False, True, False]
-    assert [bar.found for bar in scripts.check.measured({"float32": {"error": "it failed"}})] == [None] * 5
-    alone = {**RUNS["tf32"], "contenders": RUNS["tf32"]["contenders"][:2]}
-    assert scripts.check.measured({"tf32": alone})[-1].found is None
+    for damage in ('{"failed": "differs"}', '{"graph": 3}', '{"graph": {"median": 0}}', "{"):
+        (tmp_path / "pytorch" / "network_tf32_64.json").write_text(damage)
+        assert figures.bars(folder)[-1].found is None
 
 
-def found(scripts: SimpleNamespace, **changes: Any) -> dict[str, Any]:
-    """What gpu_check.py writes."""
-    ok = {part: {"ok": ""} for part in ("tests", "sanitizer", "ladder")}
-    data: dict[str, Any] = {"device": "NVIDIA H200", **ok, "runs": RUNS, **changes}
-    return {**data, "bars": [scripts.check.asdict(bar) for bar in scripts.check.measured(data["runs"])]}
+def test_all_is_well_where_every_part_is_and_only_an_aim_is_missed(tmp_path: Path) -> None:
+    fast = {key: taken for key, taken in SLOW.items() if key[1:] != ("float32", 64)} | {
+        ("ours", "float32", 64): 10.0, ("pytorch", "float32", 64): 10.0
+    }  # fmt: skip
+    folder = files.Folder(remade(tmp_path, fast))
+    assert not figures.bars(folder)[3].is_met
+    assert summary.all_asked_is_well(folder)
+    folder.close("racecheck", files.Outcome("FAILED", "status 9"))
+    assert not summary.all_asked_is_well(folder)
+    assert figures.all_well(folder, ["ours", "tests"])
+    assert not summary.all_asked_is_well(files.Folder(remade(tmp_path / "slow", SLOW)))
 
 
-def test_all_is_well_where_nothing_failed_and_only_an_aim_is_missed(scripts: SimpleNamespace) -> None:
-    fast = timed("float32", dict.fromkeys((1, 8, 64), (1.0, 1.0, 1.0)))
-    good = {**RUNS, "float32": fast, "bfloat16": RUNS["tf32x3"]}
-    well = scripts.check.is_well
-    assert well(found(scripts, runs=good))
-    assert well(found(scripts, runs=good, sanitizer=None, tests=None))
-    assert well({**found(scripts, runs={}), "bars": []})
-    assert not well(found(scripts, runs={**good, "float32": RUNS["float32"]}))
-    assert not well(found(scripts, runs={**good, "bfloat16": RUNS["bfloat16"]}))
-    assert not well(found(scripts, runs=good, sanitizer={"error": "racecheck: status 9"}))
-    assert not well(found(scripts, runs=good, tests={"error": "status 1: 1 failed"}))
-    assert not well(found(scripts, runs=good, ladder={"error": "status 1: coalesced is wrong"}))
-
-
-def test_one_part_that_fails_does_not_hide_the_others(
-    scripts: SimpleNamespace, gpu: EmulatedRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran: list[list[str]] = []
-
-    def fails(command: list[str], **_: Any) -> Any:
-        ran.append(command)
-        return SimpleNamespace(returncode=3, stdout="first\nlast\n")
-
-    monkeypatch.setattr(scripts.check.subprocess, "run", fails)
-    monkeypatch.setattr(scripts.check, "find_sanitizer", lambda: Path("/x/compute-sanitizer"))
-    output = tmp_path / "o.json"
-    with pytest.raises(SystemExit) as ended:
-        scripts.check.main(["--output", str(output)], standalone_mode=False)
-    assert ended.value.code == 1
-    data = json.loads(output.read_text())
-    assert data["tests"] == {"error": "status 3: last"}
-    assert data["sanitizer"]["racecheck"] == {"error": "status 3: last"}
-    failed = {"error": "status 3: last"}
-    assert data["runs"] == dict.fromkeys(("float32", "tf32x3", "tf32", "bfloat16"), failed)
-    assert data["ladder"] == failed
-    assert len(ran) == 1 + 4 + 4 + 1
-    assert ran[-1][-2:] == ["-o", str(tmp_path / "ladder_o.json")]
-    assert all(not scripts.check.Bar(**bar).is_met for bar in data["bars"])
-
-
-def test_the_bench_of_a_precision_and_the_ladder_are_lines_that_bench_takes(
-    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def ran(command: list[str], environment: Any) -> Any:
-        line = command[command.index("bench") :]
-        Path(line[-1]).write_text(json.dumps({"line": line[:-2]}))
-        return {"ok": ""}
-
-    monkeypatch.setattr(scripts.check, "_ran", ran)
-    line = scripts.check.bench("tf32")["line"]
-    assert " ".join(line) == (
-        "bench --variant resnet_v1_50 --device gpu --precision tf32 --peers --profile "
-        "--batch 1 --batch 8 --batch 64 --starts 1"
-    )
-    from resnet_ref.cli.bench import bench
-
-    bench.make_context("bench", line[1:])
-    scripts.check.ladder(tmp_path / "ladder.json")
-    bench.make_context("bench", json.loads((tmp_path / "ladder.json").read_text())["line"][1:])
-    done = subprocess.run(
-        [sys.executable, "-c", scripts.check.COMMAND, "bench", "--help"], capture_output=True, text=True
-    )
-    assert "--device" in done.stdout
-
-
-def test_a_sanitizer_that_is_not_there_is_a_failure_that_says_what_to_do(
-    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CUDA_PATH", raising=False)
-    tool = tmp_path / "cuda" / "compute-sanitizer" / "compute-sanitizer"
-    tool.parent.mkdir(parents=True)
-    tool.touch(0o755)
-    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "cuda"))
-    assert scripts.check.find_sanitizer() == tool
-    monkeypatch.setattr(scripts.check, "find_sanitizer", lambda: None)
-    assert "--no-sanitizer" in scripts.check.sanitizer()["error"]
-
-
-def test_the_summary_shows_every_time_and_every_bar(scripts: SimpleNamespace) -> None:
-    lines = scripts.check.summary(found(scripts, sanitizer=None)).splitlines()
-    assert lines[:3] == ["tests: ok", "sanitizer: left out", "ladder: ok"]
+def test_the_summary_shows_every_time_every_bar_and_the_model(tmp_path: Path) -> None:
+    folder = files.Folder(remade(tmp_path, SLOW))
+    (tmp_path / "ours" / "network_bfloat16_8.json").write_text('{"failed": "ours and the definition disagree"}')
+    lines = summary.text(folder).splitlines()
     rows = [line.split() for line in lines]
-    assert ["float32", "8", "2.000", "4000", "3.000", "3.000", "2.500", "1.0e-06"] in rows
-    assert "bfloat16: status 1: ours and the float64 definition disagree" in lines
-    assert ["tf32x3", "against", "pytorch-gpu", "64", "1.5", "1.20", "missed,", "an", "aim"] in rows
-    assert ["float32", "against", "pytorch-gpu", "64", "1.0", "0.90", "MISSED"] in rows
-    assert ["tf32", "against", "pytorch-gpu-tf32", "64", "0.8", "0.90", "met"] in rows
+    assert lines[0] == "NVIDIA H200"
+    assert ["float32", "8", "2.000", "4000", "3.000", "4.000", "3.000", "4.000", "4.000", "1.0e-06"] in rows
+    assert "ours, network_bfloat16_8: FAILED, ours and the definition disagree" in lines
+    assert ["tf32x3", "against", "PyTorch's", "float32", "64", "1.5", "1.20", "missed,", "an", "aim"] in rows
+    assert ["float32", "against", "PyTorch's", "float32", "64", "1.0", "0.90", "MISSED"] in rows
+    assert ["tf32", "against", "PyTorch's", "tf32", "64", "0.8", "0.90", "met"] in rows
+    # Of the three layers two are of the kind whose second way is faster: 1 + 1 + 1 predicted, 3 + 3 + 1 and 2 + 2 + 1.
+    assert ["tf32", "64", "3.000", "7.000", "5.000", "1", "of", "2", "kinds"] in rows
 
 
 def test_readmes_table_is_made_of_results_or_says_that_there_are_none(
-    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = scripts.table
+    table = readme_table
     monkeypatch.setattr(table, "RESULTS", tmp_path)
     assert table.gpu_tables() == table.NO_GPU
     assert "Not measured yet" in table.NO_GPU
     assert (ROOT / "benchmarks" / "gpu_check.py").exists()
     assert "`python benchmarks/gpu_check.py`" in table.NO_GPU
-    (tmp_path / "gpu_h200.json").write_text(json.dumps(found(scripts)))
+    folder = remade(tmp_path / "gpu_h200", SLOW)
+    (folder / "ours" / "network_bfloat16_64.json").write_text('{"failed": "status 1"}')
+    (folder / "pytorch" / "network_bfloat16_1.json").unlink()
+    files.Folder(folder).close("memcheck", files.Outcome("CUT", "ended"))
+    (tmp_path / "gpu_that_never_measured").mkdir()
     made = table.gpu_tables().splitlines()
-    assert made[0].startswith("| resnet_v1_50, 224x224, NVIDIA H200 | ours | images/s | from host memory | PyTorch | ")
-    assert made[3] == "| float32, batch 8 | 2.0 ms | 4000 | 3.0 ms (1.50) | 3.0 ms (1.50) | 2.5 ms (1.25) | 1e-06 |"
-    assert len(made) == 2 + 5 + 2
-    assert "The tests: nothing wrong. compute-sanitizer: nothing wrong." in made[-1]
-    assert "bfloat16: not measured, status 1" in made[-1]
+    assert made[0] == (
+        "| resnet_v1_50, 224x224, NVIDIA H200 | ours | images/s | from host memory "
+        "| PyTorch, float32 | PyTorch, tf32 | PyTorch, bfloat16 | error |"
+    )
+    own = "| float32, batch 8 | 2.0 ms | 4000 | 4.0 ms (2.00) | 3.0 ms (1.50) | 4.0 ms (2.00) | 4.0 ms (2.00) | 1e-06 |"
+    assert made[3] == own
+    assert made[2].endswith("| 4.0 ms (4.00) | - | 1e-06 |")
+    assert len(made) == 2 + 11 + 2
+    assert "The tests: nothing wrong. compute-sanitizer's memcheck: CUT. " in made[-1]
+    assert "bfloat16 at batch 64: FAILED, status 1. Not measured: PyTorch's bfloat16 at batch 1. " in made[-1]
     assert "Slower than wanted: float32 at batch 64, tf32x3 at batch 64." in made[-1]
 
 
-def test_readmes_tables_are_renewed_between_their_marks_alone(
-    scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table = scripts.table
+def test_the_pages_of_the_ladder_show_what_there_was_time_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sphinx", reason="the pages are made by Sphinx")
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "_ext"))
+    import ladder as pages
+
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    assert pages.figures("gpu") == pages.NOT_MEASURED
+    data = json.loads((ROOT / "benchmarks" / "results" / "ladder_cpu.json").read_text())
+    rungs = [rung.name for rung in pages.ladder("gpu")]
+    data["rungs"] = dict(zip(rungs, data["rungs"].values(), strict=False))
+    data |= {"gpus": {"gpu": {"name": "NVIDIA H200"}}, "convolutions": 21, "of": 54}
+    (tmp_path / "gpu_h200" / "ladder").mkdir(parents=True)
+    (tmp_path / "gpu_h200" / "ladder" / "measured.json").write_text(json.dumps(data))
+    made = pages.figures("gpu")
+    assert "NVIDIA H200" in made
+    assert "| 21 of 54 convolutions |" in made
+    assert "*3453 ms, " in pages.rungs("gpu")
+    assert pages.figures("cpu") == pages.NOT_MEASURED
+
+
+def test_readmes_tables_are_renewed_between_their_marks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = readme_table
     monkeypatch.setattr(table, "tables", lambda: "cpu\n")
     monkeypatch.setattr(table, "gpu_tables", lambda: "gpu\n")
     monkeypatch.setattr(table, "ladder", lambda: "rungs\n")
@@ -230,29 +177,27 @@ def test_readmes_tables_are_renewed_between_their_marks_alone(
     assert table.renewed(old) == old.replace("x0", "cpu").replace("x1", "gpu").replace("x2", "rungs")
 
 
-def test_the_sanitizers_script_calls_every_kernel_and_finds_it_right(
-    scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sanitizers_script_calls_every_kernel_and_finds_it_right(monkeypatch: pytest.MonkeyPatch) -> None:
     Gpus(monkeypatch, check=True)
-    called = scripts.once.check_kernels("float32", scripts.once.others)
+    called = gpu_kernels_once.check_kernels("float32", gpu_kernels_once.others)
     public = {name for name, value in vars(Tier).items() if callable(value) and not name.startswith("_")}
     assert called == public - {"load", "dtype", "conv2d"}
 
 
 def test_the_sanitizers_script_sees_a_kernel_that_is_wrong(
-    scripts: SimpleNamespace, gpu: EmulatedRuntime, monkeypatch: pytest.MonkeyPatch
+    gpu: EmulatedRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def calls(rng: np.random.Generator) -> Iterator[Any]:
         yield "spatial_mean", (rng.standard_normal((2, 3, 4, 5), np.float32),), {}
 
     monkeypatch.setattr(kernels, "for_numpy", lambda tier: SimpleNamespace(spatial_mean=lambda x: x[:, :1, :1, :] + 1))
     with pytest.raises(ResnetRefError, match=r"spatial_mean in float32 on \[\(2, 3, 4, 5\)\]: the largest error"):
-        scripts.once.check_kernels("float32", calls)
+        gpu_kernels_once.check_kernels("float32", calls)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS_OF["gpu"])
 def test_the_sanitizers_script_runs_convolutions_and_whole_networks_in_every_precision(
-    scripts: SimpleNamespace, gpu: EmulatedRuntime, precision: str
+    gpu: EmulatedRuntime, precision: str
 ) -> None:
-    assert scripts.once.check_kernels(precision, scripts.once.convolutions) == {"conv2d"}
-    scripts.once.check_networks(precision)
+    assert gpu_kernels_once.check_kernels(precision, gpu_kernels_once.convolutions) == {"conv2d"}
+    gpu_kernels_once.check_networks(precision)

@@ -84,7 +84,7 @@ class Torch:
         self.jit = SimpleNamespace(load=self.load)
         stream = SimpleNamespace(wait_stream=lambda other: None)
         self.cuda = SimpleNamespace(
-            set_device=lambda device: self.log.append(device),
+            set_device=lambda device: self.log.append(device), Event=self.event,
             CUDAGraph=lambda: SimpleNamespace(replay=lambda: self.log.append("replay")),
             Stream=lambda: stream, current_stream=lambda: stream, stream=lambda stream: self.noted("aside"),
             graph=lambda graph: self.noted("capture"), synchronize=lambda: self.log.append("synchronize"),
@@ -96,6 +96,14 @@ class Torch:
         self.log.append(what)
         yield
         self.log.append(f"end of {what}")
+
+    def event(self, enable_timing: bool) -> Any:
+        assert enable_timing
+        return SimpleNamespace(
+            record=lambda: self.log.append("record"),
+            synchronize=lambda: self.log.append("wait"),
+            elapsed_time=lambda other: 2.5,
+        )
 
     def set_num_threads(self, count: int) -> None: ...
 
@@ -132,7 +140,7 @@ class Tensor:
         return self.array
 
 
-@pytest.mark.parametrize("name", ["pytorch-gpu", "pytorch-gpu-tf32"])
+@pytest.mark.parametrize("name", ["pytorch-gpu", "pytorch-gpu-tf32", "pytorch-gpu-bf16"])
 def test_pytorch_runs_as_one_captured_graph_with_tf32_as_its_name_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -160,6 +168,10 @@ def test_pytorch_runs_as_one_captured_graph_with_tf32_as_its_name_says(
     torch.log.clear()
     serve.obey(engine, {"runs": 2, "warm": 1})
     assert torch.log == ["replay", "synchronize"] * 3
+    torch.log.clear()
+    assert engine.clock is not None
+    assert engine.clock(3) == [0.0025] * 3
+    assert torch.log == ["record", *["replay", "record"] * 3, "wait"], "one behind the other, by the device's clock"
     serve.obey(engine, {"outputs": tmp_path / "o.npz"})
     with np.load(tmp_path / "o.npz") as found:
         np.testing.assert_array_equal(found["result"], images)

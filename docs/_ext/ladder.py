@@ -2,7 +2,7 @@
 
 A line `<!-- rungs: cpu -->` becomes a section for each rung: what its docstring says, its text, and the files of
 production that it runs. `<!-- figures: cpu -->` becomes the tables of `resnet-ref bench --ladder` in
-benchmarks/results/ladder_cpu*.json, and a chart of them. Both also for gpu.
+benchmarks/results/ladder_cpu*.json, and a chart of them. Both also for gpu, from the folders of gpu_check.py.
 """
 
 import ast
@@ -15,8 +15,8 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from resnet_ref.bench.ladder_report import NOTES, machine, peak, tables
-from resnet_ref.kernels.conv2d.ladder.rungs import Rung, ladder
+from resnet_ref.bench.ladder_report import NOTES, convolutions, machine, peak, tables
+from resnet_ref.kernels.conv2d.ladder.rungs import GPU, Rung, ladder
 from resnet_ref.pages.figures import INK, ONE, figure, svg
 from resnet_ref.tables import markdown
 
@@ -26,7 +26,7 @@ KERNELS = "../../kernels"  # from the pages
 _LINE = re.compile(r"^<!-- (rungs|figures): (cpu|gpu) -->$", re.MULTILINE)
 NOT_MEASURED = (
     "Not measured yet: none of these rungs has run on a GPU. The tests run them on the CPU, and CUDA's compiler takes "
-    "them for sm_80 and sm_90. Where there is a GPU, `resnet-ref bench --ladder --device gpu` times them.\n"
+    "them for sm_80 and sm_90. Where there is a GPU, `python benchmarks/gpu_check.py` times them.\n"
 )
 
 
@@ -90,14 +90,16 @@ def figures(device: str) -> str:
 
 
 def _files(device: str) -> list[Path]:
-    return sorted(RESULTS.glob(f"ladder_{device}*.json"))
+    """One for each machine; a gpu's holds as many kinds of convolution as there was time for."""
+    folders = RESULTS.glob(f"{device}_*/ladder/measured.json") if device == GPU else []
+    return sorted([*RESULTS.glob(f"ladder_{device}*.json"), *folders])
 
 
 def _measured(path: Path) -> Iterator[str]:
     data = json.loads(path.read_text())
     batch, height, width, _ = data["shape"]
     yield f"{data['network']['function']}, {height}x{width}, batch {batch}, {machine(data)}; {peak(data)}.\n"
-    yield _chart(path.stem, data)
+    yield _chart(path.stem if path.parent == RESULTS else path.parents[1].name, data)
     overall, by_kind = tables(data)
     yield markdown(*overall, right=True)
     yield _shaded(data, *by_kind)
@@ -130,7 +132,7 @@ def _chart(name: str, found: dict[str, Any]) -> str:
         axes.invert_yaxis()
         axes.set_xscale("log")
         axes.set_xlim(min(taken) / 2, max(taken) * 4)
-        axes.set_xlabel(f"ms for all {found['convolutions']} convolutions, logarithmic")
+        axes.set_xlabel(f"ms for {convolutions(found)}, logarithmic")
         axes.grid(visible=False, axis="y")
         axes.set_axisbelow(True)
         for row, milliseconds in enumerate(taken):

@@ -71,6 +71,7 @@ PEERS = {
     "pytorch": Peer("network.pt", ("torch",), ("torch",)),
     "pytorch-gpu": Peer("network.pt", ("torch",), ("torch",), device=GPU),
     "pytorch-gpu-tf32": Peer("network.pt", ("torch",), ("torch",), precision="tf32", device=GPU),
+    "pytorch-gpu-bf16": Peer("network.bf16.pt", ("torch",), ("torch",), listed=False, precision="bfloat16", device=GPU),
     "tensorflow": Peer(
         "network.pb", ("tensorflow", "tf_keras", "tf_slim"), ("tensorflow", "tf_keras", "tf_slim"), extra="oracle"
     ),

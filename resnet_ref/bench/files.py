@@ -131,6 +131,8 @@ def _write(path: Path, weights: Path, size: tuple[int, int]) -> None:
     loaded = load_weights(weights)
     if path.suffix == ".onnx":
         from resnet_ref.bench.onnx_graph import write_onnx as write
+    elif path.suffixes == [".bf16", ".pt"]:
+        from resnet_ref.bench.torch_net import write_torch_bf16 as write
     elif path.suffix == ".pt":
         from resnet_ref.bench.torch_net import write_torch as write
     else:

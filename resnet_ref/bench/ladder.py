@@ -6,7 +6,7 @@ again: what it reads lies in the caches, where they hold it, which within a netw
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -49,6 +49,12 @@ class Kind:
     activation: str | None
 
     @property
+    def flops(self) -> int:
+        """Of all of them, a multiply-add counted as two."""
+        pixels = self.x[0] * self.rows.out(self.x[1]) * self.cols.out(self.x[2])
+        return 2 * self.count * pixels * math.prod(self.w)
+
+    @property
     def text(self) -> str:
         """As tables show it."""
         size = f"{self.rows.size}x{self.cols.size}"
@@ -82,7 +88,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Climb:
-    """What was measured. peak: the most that the device did, asked for before each kind."""
+    """What was measured. peak: the most that the device did, asked for before each kind. of: how many convolutions the
+    network has, of which `rows` may hold some alone."""
 
     network: Network
     shape: tuple[int, ...]
@@ -92,19 +99,20 @@ class Climb:
     peak: Peak
     rungs: Sequence[Rung]
     rows: Sequence[Row]
+    of: int
 
     def seconds(self, rung: str) -> float:
-        """Of all convolutions of the network, one after the other."""
+        """Of the convolutions, one after the other."""
         return sum(row.kind.count * row.times[rung].median for row in self.rows)
 
     @property
     def flops(self) -> int:
-        """Of all convolutions."""
+        """Of the convolutions."""
         return sum(row.kind.count * row.flops for row in self.rows)
 
     @property
     def count(self) -> int:
-        """How many convolutions there are."""
+        """How many convolutions were measured."""
         return sum(row.kind.count for row in self.rows)
 
 
@@ -132,16 +140,27 @@ def climb(
 ) -> Climb:
     """Check every rung on every kind, then time it. VerificationError where one computes something else, and then
     nothing more is timed. progress: called for each kind."""
+    found = []
+    for so_far in climbing(network, shape, device, threads, rounds, kinds(network, shape)):
+        found.append(so_far)
+        progress()
+    return found[-1]
+
+
+def climbing(
+    network: Network, shape: tuple[int, ...], device: str, threads: int, rounds: int, some: Sequence[Kind]
+) -> Iterator[Climb]:
+    """As `climb`, of some kinds: what was measured so far, after each."""
     runtime = None if device == CPU else gpu_runtime(device)
-    rungs = _rungs(runtime)
-    rows, peaks = [], []
-    for number, kind in enumerate(kinds(network, shape)):
+    rungs, count = _rungs(runtime), sum(kind.count for kind in kinds(network, shape))
+    rows: list[Row] = []
+    peaks = []
+    for number, kind in enumerate(some):
         peaks.append(peak(device, threads))
         problem = kind.problem(number)
         rows.append(Row(kind, problem.flops, _timed(rungs, kind, problem, runtime or threads, rounds)))
-        progress()
-    best = max(peaks, key=lambda one: one.gflops)
-    return Climb(network, shape, device, threads, rounds, best, rungs, rows)
+        best = max(peaks, key=lambda one: one.gflops)
+        yield Climb(network, shape, device, threads, rounds, best, rungs, tuple(rows), count)
 
 
 def _rungs(runtime: Runtime | None) -> Sequence[Rung]:

@@ -31,6 +31,7 @@ def to_json(found: Climb) -> dict[str, Any]:
         "rounds": found.rounds,
         "peak": {"gflops": found.peak.gflops, "copy_gb_s": found.peak.copy},
         "convolutions": found.count,
+        "of": found.of,
         "flops": found.flops,
         "rungs": {
             name: {
@@ -86,6 +87,12 @@ def peak(data: Mapping[str, Any]) -> str:
     return f"fused multiply-adds alone: {data['peak']['gflops']:.0f} GFLOP/s"
 
 
+def convolutions(data: Mapping[str, Any]) -> str:
+    """How many were measured."""
+    count, of = data["convolutions"], data.get("of", data["convolutions"])
+    return f"all {of} convolutions" if count == of else f"{count} of {of} convolutions"
+
+
 def tables(data: Mapping[str, Any]) -> tuple[Table, Table]:
     """Each rung on all convolutions; each kind of convolution by each rung, as shares of the peak."""
     return _overall(data), _by_kind(data)
@@ -96,7 +103,7 @@ def _overall(data: Mapping[str, Any]) -> Table:
     taken = [rung["seconds"] for rung in rungs.values()]
     gains = ["", *(f"{before / after:.2f}" for before, after in pairwise(taken))]
     header = (
-        f"all {data['convolutions']} convolutions",
+        convolutions(data),
         "ms",
         "GFLOP/s",
         "of peak",

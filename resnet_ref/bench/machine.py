@@ -31,14 +31,16 @@ def hardware() -> dict[str, Any]:
 
 
 def gpu(runtime: Runtime) -> dict[str, Any]:
-    """Name, architecture, multiprocessors and memory in bytes of a gpu; versions of its driver, of the CUDA that the
-    driver knows and the one that CuPy was built for (12080: 12.8), and of CuPy."""
+    """Name, architecture, multiprocessors, memory and L2 cache in bytes of a gpu; versions of its driver, of the CUDA
+    that the driver knows and the one that CuPy was built for (12080: 12.8), and of CuPy."""
     cp = cupy()
+    properties = cp.cuda.runtime.getDeviceProperties(runtime.index)
     return {
         "name": runtime.name,
         "architecture": runtime.architecture,
         "multiprocessors": runtime.multiprocessors,
-        "memory": cp.cuda.runtime.getDeviceProperties(runtime.index)["totalGlobalMem"],
+        "memory": properties["totalGlobalMem"],
+        "l2": properties["l2CacheSize"],
         "driver": _driver(),
         "driver_cuda": cp.cuda.runtime.driverGetVersion(),
         "cuda": cp.cuda.runtime.runtimeGetVersion(),

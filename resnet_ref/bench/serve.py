@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,12 +29,13 @@ _GRAPH_WARM = 5
 
 class Engine(NamedTuple):
     """run: the result, as it is timed. logits: or None. nchw: whether outputs have channels second. fetch: a copy of an
-    output in NumPy."""
+    output in NumPy. clock: seconds of so many runs, one behind the other, by a gpu's own clock; None on the cpu."""
 
     run: Callable[[], Any]
     logits: Callable[[], Any] | None
     nchw: bool
     fetch: Callable[[Any], Any] = np.array
+    clock: Callable[[int], list[float]] | None = None
 
 
 def ours(job: dict[str, Any]) -> Engine:
@@ -66,7 +68,28 @@ def _on_device(model: Any, images: Any, logits: str | None) -> Engine:
         return run
 
     named = output(lambda: model(there, end_points=[logits])[1][logits]) if logits else None
-    return Engine(output(lambda: model(there)), named, False, runtime.download)
+    return Engine(output(lambda: model(there)), named, False, runtime.download, _graph_clock(model, images))
+
+
+def _graph_clock(model: Any, images: Any) -> Callable[[int], list[float]]:
+    """Times the plan as one graph, without the calls around it; made when it is first asked for."""
+    runtime = model.tier.runtime
+    made: list[Any] = []
+
+    def seconds(runs: int) -> list[float]:
+        if not made:
+            program = model.plan(*images.shape[:3]).program
+            if program.images.shape != images.shape:
+                raise ValueError(f"a plan takes {program.images.shape[0]} of {len(images)} images at once")
+            host = runtime.pinned(images.shape, np.float32)
+            host[...] = images
+            runtime.copy_in(host, program.images)
+            program.run()  # what is captured must have run before
+            program.wait()
+            made.extend([runtime.capture(program.run), program])  # a graph does not keep its memory
+        return runtime.seconds(made[0].launch, runs)
+
+    return seconds
 
 
 def onnxruntime(job: dict[str, Any]) -> Engine:
@@ -143,7 +166,8 @@ def pytorch_gpu(job: dict[str, Any], tf32: bool = False) -> Engine:
     """PyTorch on a gpu: the TorchScript file that it runs on the CPU, channels last, cuDNN's fastest algorithms, the
     whole call as one CUDA graph at every batch; from images on the device to outputs there, synchronised.
 
-    tf32: whether convolutions and matrix products may round to TF32, which PyTorch by default allows the former.
+    tf32: whether convolutions and matrix products may round to TF32, which PyTorch by default allows the former. In
+    which type the network computes, its file says.
     """
     import torch
 
@@ -174,8 +198,17 @@ def pytorch_gpu(job: dict[str, Any], tf32: bool = False) -> Engine:
 
         return run
 
+    def clock(runs: int) -> list[float]:
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(runs + 1)]
+        events[0].record()
+        for event in events[1:]:
+            graph.replay()
+            event.record()
+        events[-1].synchronize()
+        return [begin.elapsed_time(end) / 1000 for begin, end in pairwise(events)]
+
     logits = output(1) if job["logits"] else None
-    return Engine(output(0), logits, True, lambda tensor: tensor.cpu().numpy())
+    return Engine(output(0), logits, True, lambda tensor: tensor.cpu().numpy(), clock)
 
 
 def pytorch_gpu_tf32(job: dict[str, Any]) -> Engine:
@@ -210,6 +243,7 @@ ENGINES = {
     "pytorch": pytorch,
     "pytorch-gpu": pytorch_gpu,
     "pytorch-gpu-tf32": pytorch_gpu_tf32,
+    "pytorch-gpu-bf16": pytorch_gpu,
     "tensorflow": tensorflow,
 }
 

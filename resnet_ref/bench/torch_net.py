@@ -16,17 +16,26 @@ from resnet_ref.network import Network
 
 
 class TorchNet(Nchw):
-    """Runs PyTorch's operations; a value's node is its tensor. Weights lie as the images do, channels last."""
+    """Runs PyTorch's operations; a value's node is its tensor. Weights lie as the images do, channels last, in `dtype`.
+
+    They are laid out once: what PyTorch does to a constant while it is traced would be done again in every run.
+    """
+
+    def __init__(self, weights: Mapping[str, Array], dtype: Any = torch.float32) -> None:
+        super().__init__(weights)
+        self._dtype = dtype
+        self._laid_out: dict[str, tuple[Any, Any]] = {}
 
     def convolve(self, x: Any, scope: str, weights: Float32, bias: Float32, rows: Window, cols: Window) -> Any:
         """conv2d, with a pad before it only where the two sides differ."""
         padding = (rows.before, cols.before)
         if padding != (rows.after, cols.after):
             x, padding = functional.pad(x, (cols.before, cols.after, rows.before, rows.after)), (0, 0)
-        # Laid out by NumPy: what PyTorch did here to a constant would be traced, and done again in every run.
-        kernel = torch.from_numpy(np.ascontiguousarray(weights.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2))
+        if scope not in self._laid_out:
+            kernel = torch.from_numpy(np.ascontiguousarray(weights.transpose(0, 2, 3, 1))).to(self._dtype)
+            self._laid_out[scope] = kernel.permute(0, 3, 1, 2), torch.from_numpy(bias).to(self._dtype)
         stride, rate = (rows.stride, cols.stride), (rows.rate, cols.rate)
-        return functional.conv2d(x, kernel, torch.from_numpy(bias), stride, padding, rate)
+        return functional.conv2d(x, *self._laid_out[scope], stride, padding, rate)
 
     def pool(self, x: Any, size: tuple[int, ...], rows: Window, cols: Window) -> Any:
         """max_pool2d; a pad before it costs a copy, which most often ceil_mode spares."""
@@ -68,12 +77,32 @@ def _ceils(n: int, window: Window) -> bool:
 
 
 def write_torch(
-    network: Network, weights: Mapping[str, Array], size: tuple[int, int], path: str | os.PathLike[str]
+    network: Network,
+    weights: Mapping[str, Array],
+    size: tuple[int, int],
+    path: str | os.PathLike[str],
+    dtype: Any = torch.float32,
 ) -> None:
-    """Write the network, traced, for images [N, C, height, width], any N -> (result, logits) or (result,)."""
+    """Write the network, traced, for images [N, C, height, width], any N -> (result, logits) or (result,), in float32.
+
+    dtype: of weights, and of all between images and outputs.
+    """
     shape = (1, *size, network.channels)
     images = torch.zeros(shape).permute(0, 3, 1, 2)
-    net = TorchNet(weights)
+    net = TorchNet(weights, dtype)
+
+    def outputs(x: Any) -> tuple[Any, ...]:
+        if dtype == torch.float32:
+            return tuple(net.outputs(network, shape, x).values())
+        return tuple(value.float() for value in net.outputs(network, shape, x.to(dtype)).values())
+
     with torch.inference_mode():
-        traced = torch.jit.trace(lambda x: tuple(net.outputs(network, shape, x).values()), images, check_trace=False)
-        traced.save(os.fspath(path))
+        outputs(images)
+        torch.jit.trace(outputs, images, check_trace=False).save(os.fspath(path))
+
+
+def write_torch_bf16(
+    network: Network, weights: Mapping[str, Array], size: tuple[int, int], path: str | os.PathLike[str]
+) -> None:
+    """The same, in bfloat16."""
+    write_torch(network, weights, size, path, torch.bfloat16)
