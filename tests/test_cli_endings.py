@@ -13,7 +13,7 @@ from typing import Any
 import click
 import numpy as np
 import pytest
-from conftest import Run
+from conftest import TINY_LABELS, Run
 from PIL import Image
 
 from resnet_ref import VerificationError
@@ -69,6 +69,43 @@ def test_a_file_name_that_is_no_text_is_taken_all_the_same(
     line: list[Any] = [SCRIPT, command, odd, "--weights", tiny_file, "--device", "cpu", *output]
     done = subprocess.run(line, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+ODD = "日本 é 😀.png"
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [
+    ("cp1252", "\\u65e5\\u672c é \\U0001f600.png"),
+    ("koi8-r", "\\u65e5\\u672c \\xe9 \\U0001f600.png"),
+    ("utf-8", ODD),
+])  # fmt: skip
+def test_a_name_that_the_terminal_cannot_show_is_escaped_and_json_stays_json(
+    tiny_file: Path, photos: list[Path], tmp_path: Path, encoding: str, shown: str
+) -> None:
+    """On both streams, whatever prints it: lines, tables, JSON, errors."""
+    (tmp_path / ODD).write_bytes(photos[0].read_bytes())
+    (tmp_path / "no 日.png").write_bytes(b"no image")
+    (tmp_path / "日.h5").write_bytes(tiny_file.read_bytes())
+    files: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, "PYTHONIOENCODING": encoding}}
+    classifying = ("classify", ODD, "no 日.png", "--weights", "日.h5", "--device", "cpu")
+    done = process(*classifying, encoding=encoding, **files)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (2, shown)
+    assert done.stderr.startswith(f"resnet-ref: no {shown[0] if shown == ODD else shown[:6]}.png")
+    assert len(done.stderr.splitlines()) == 1
+    done = process(*classifying, "--json", encoding=encoding, **files)
+    assert [found["file"] for found in json.loads(done.stdout)] == [ODD]
+    assert json.loads(done.stdout)[0]["predictions"][0]["label"] in TINY_LABELS
+    output = ("-o", "出.h5", "--weights", "日.h5", "--device", "cpu")
+    done = process("features", ODD, *output, encoding=encoding, **files)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == ("1 images -> 出.h5" if shown == ODD else "1 images -> \\u51fa.h5")
+    for command in (("features", ODD, *output, "--json"), ("summary", "--weights", "日.h5", "--json")):
+        done = process(*command, encoding=encoding, **files)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert json.loads(done.stdout)
+    done = process("verify", "日.h5", "no 録.h5", encoding=encoding, **files)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert process("summary", "--weights", "日.h5", encoding=encoding, **files).returncode == 0
 
 
 def test_ctrl_c_is_one_word_and_status_130(run: Run, monkeypatch: pytest.MonkeyPatch, photos: list[Path]) -> None:

@@ -5,6 +5,7 @@ Exit status: 0 done; 1 the check that was asked for failed; 2 wrong use or input
 
 import _thread
 import importlib
+import io
 import logging
 import os
 import signal
@@ -52,6 +53,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit the process."""
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  whoever started us closed it
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):  # a terminal's encoding may lack what file names and labels have
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     warnings.filterwarnings("ignore", category=RuntimeWarning)  # NumPy's, with lines of our source
     logging.basicConfig(format="resnet-ref: %(message)s")
     # So that what is half written is removed on the way out.
