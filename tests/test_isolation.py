@@ -37,7 +37,7 @@ from recordings import record_definition
 
 from resnet_ref import errors, load_weights, weights_file
 from resnet_ref.errors import CheckpointError, ImageError, ResnetRefError, WeightsError
-from resnet_ref.isolation import Pool, isolated
+from resnet_ref.isolation import Pool, _why, isolated
 
 verify_command = importlib.import_module("resnet_ref.cli.verify")
 ERRORS = [error for error in vars(errors).values() if isinstance(error, type) and issubclass(error, ResnetRefError)]
@@ -234,6 +234,19 @@ def test_where_no_process_can_be_started_it_is_said(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(WeightsError, match=r"cannot start a process to read w\.h5: No such file or directory"):
         isolated(process, what="w.h5")
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (0, "status 0"), (3, "status 3"), (-11, "SIGSEGV"), (-99, "signal 99"),
+        (3221225477, "access violation, 0xC0000005"), (0xC0000374, "heap corruption, 0xC0000374"),
+        (0xC0000001, "0xC0000001"), (0x40010004, "0x40010004"),
+    ],
+)  # fmt: skip
+def test_an_exit_status_is_said_as_its_system_says_it(status: int, said: str) -> None:
+    """Signals, and Windows' codes of exceptions."""
+    assert f"reading it ({said}); " in _why("x", "", status, 1 << 30, 1.0)
 
 
 # On the command line.

@@ -14,6 +14,8 @@ from resnet_ref.kernels import library as kernels_library
 from resnet_ref.kernels.library import _fingerprint
 from resnet_ref.kernels.vector import cache
 from resnet_ref.kernels.vector.cache import VARIABLE, cached, folder, read, write
+
+HOMES = ("HOME", "USERPROFILE")  # Windows' is the second
 from resnet_ref.kernels.vector.isa import AVX2, AVX512, PLAIN
 
 
@@ -135,7 +137,8 @@ def test_a_file_in_place_of_the_folder_is_left_alone(
 def test_the_folder_is_the_one_named_or_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path / "named"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in HOMES:
+        monkeypatch.setenv(name, str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     assert folder() == tmp_path / "named"
     monkeypatch.setenv(VARIABLE, "")
@@ -145,13 +148,18 @@ def test_the_folder_is_the_one_named_or_the_users(monkeypatch: pytest.MonkeyPatc
     assert folder() == tmp_path / "home" / ".cache" / "resnet-ref"
     monkeypatch.setattr(cache.sys, "platform", "darwin")
     assert folder() == tmp_path / "home" / "Library" / "Caches" / "resnet-ref"
+    monkeypatch.setattr(cache.sys, "platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    assert folder() == tmp_path / "local" / "resnet-ref" / "Cache"
 
 
 @pytest.mark.parametrize("home", ["", "/", "/no/such/home"])
 def test_what_is_no_home_is_not_made_one(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", home)
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name in HOMES:
+        monkeypatch.setenv(name, home)
     assert folder() is None
 
 
@@ -168,16 +176,18 @@ def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.delenv(VARIABLE, raising=False)
+    for name in (VARIABLE, "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(cache.Path, "home", homeless)
     assert folder() is None
     assert cached("a", Maker()) == b"entry 1"
 
 
 def test_a_home_that_is_no_folder_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (VARIABLE, "XDG_CACHE_HOME"):
+    for name in (VARIABLE, "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", "/dev/null")
+    for name in HOMES:
+        monkeypatch.setenv(name, os.devnull)
     make = Maker()
     assert [cached("a", make), cached("a", make)] == [b"entry 1", b"entry 2"]
 
