@@ -14,9 +14,9 @@ from resnet_ref.kernels import library as kernels_library
 from resnet_ref.kernels.library import _fingerprint
 from resnet_ref.kernels.vector import cache
 from resnet_ref.kernels.vector.cache import VARIABLE, cached, folder, read, write
-
-HOMES = ("HOME", "USERPROFILE")  # Windows' is the second
 from resnet_ref.kernels.vector.isa import AVX2, AVX512, PLAIN
+
+HOMES = ("HOME", "USERPROFILE")  # the second on Windows
 
 
 @pytest.fixture

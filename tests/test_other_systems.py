@@ -1,11 +1,18 @@
 """The main jobs on Windows and on macOS, as far as these can be had here: see fake_system/."""
 
+import ctypes
+import os
 import textwrap
 from pathlib import Path
+from typing import Any, ClassVar
 
 import fake_system
 import pytest
 from fake_system import MACOS, WINDOWS
+
+from resnet_ref.bench import machine
+from resnet_ref.kernels.vector import executor, sysctl
+from resnet_ref.kernels.vector.executor import thread_count
 
 SYSTEMS = [WINDOWS, MACOS]
 JOBS = """
@@ -194,3 +201,58 @@ def test_a_reader_who_leaves_is_no_error_on_windows_either(tmp_path: Path) -> No
             print(ended(OSError(22, "Invalid argument", "a?b")), said.getvalue(), end="")
     """
     assert there(WINDOWS, job, tmp_path) == "0 0\n2 resnet-ref: [Errno 22] Invalid argument: 'a?b'\n"
+
+
+class Darwin:
+    """Stands for macOS' libc: sysctlbyname tells the size, then writes so many bytes."""
+
+    values: ClassVar = {
+        b"hw.perflevel0.logicalcpu": (4).to_bytes(4, "little"),
+        b"machdep.cpu.brand_string": b"Apple M9\0",
+    }
+
+    def sysctlbyname(self, name: bytes, value: Any, size: Any, _: None, __: Any) -> int:
+        if name not in self.values:
+            return -1
+        if value is not None:
+            assert size._obj.value == len(value) == len(self.values[name])
+            ctypes.memmove(value, self.values[name], len(value))
+        size._obj.value = len(self.values[name])
+        return 0
+
+
+def test_a_mac_computes_on_its_performance_cores_and_says_its_processors_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (executor, machine):
+        monkeypatch.setattr(module.sys, "platform", "darwin")
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 10)
+    assert thread_count(None) <= 10, "this system's libc knows no such name, or it is a Mac"
+    monkeypatch.setattr(sysctl.ctypes, "CDLL", lambda name: Darwin())
+    assert executor._affinity() == 4
+    assert machine.processor() == "Apple M9"
+    monkeypatch.setattr(Darwin, "values", {})
+    assert executor._affinity() == 10, "an Intel Mac's cores are all alike"
+
+
+@pytest.mark.parametrize(
+    ("platform", "cpuinfo", "processor"),
+    [
+        ("linux", "processor\t: 0\nBogoMIPS\t: 50.00\n", "neoverse-n1"),
+        ("linux", "processor\t: 0\nmodel name\t: EPYC 9\n", "EPYC 9"),
+        ("win32", None, "Intel64 Family 6"),
+        ("linux", None, "neoverse-n1"),
+    ],
+)
+def test_a_processor_has_a_name_everywhere(
+    monkeypatch: pytest.MonkeyPatch, platform: str, cpuinfo: str | None, processor: str
+) -> None:
+    def read(path: Path) -> str:
+        if cpuinfo is None:
+            raise FileNotFoundError(path)
+        return cpuinfo
+
+    monkeypatch.setattr(machine.sys, "platform", platform)
+    monkeypatch.setattr(machine.platform, "processor", lambda: "Intel64 Family 6" if platform == "win32" else "")
+    monkeypatch.setattr(machine.llvm, "get_host_cpu_name", lambda: "neoverse-n1")
+    monkeypatch.setattr(Path, "read_text", read)
+    assert machine.processor() == processor

@@ -1,4 +1,8 @@
-"""Holds NumPy's BLAS to one thread while our own threads call it."""
+"""Holds NumPy's BLAS to one thread while our own threads call it.
+
+Not Apple's Accelerate, which NumPy's wheels for macOS 14 and later bring: threadpoolctl cannot. There
+VECLIB_MAXIMUM_THREADS=1, in the environment before Python starts, does. Results are right either way.
+"""
 
 import os
 import threading

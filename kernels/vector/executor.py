@@ -6,11 +6,13 @@ the shapes alone, never on the number of threads, so that results do not either.
 """
 
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from resnet_ref.errors import DeviceError
+from resnet_ref.kernels.vector.sysctl import sysctl_number
 
 
 class _Pool:
@@ -78,6 +80,8 @@ def thread_count(threads: int | None) -> int:
 def _affinity() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
+    if sys.platform == "darwin" and (fast := sysctl_number("hw.perflevel0.logicalcpu")):
+        return fast  # Apple's performance cores: the efficiency cores would be waited for at every barrier
     return os.cpu_count() or 1
 
 

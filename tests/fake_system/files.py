@@ -1,5 +1,8 @@
-"""Windows' ways with files: what is open can be neither replaced nor removed; a folder cannot be opened; what is flushed
-to the disk must be open for writing."""
+"""Windows' ways with files, and macOS' with limits.
+
+On Windows what is open can be neither replaced nor removed, a folder cannot be opened, and what is flushed to the disk
+must be open for writing.
+"""
 
 import errno
 import fcntl
