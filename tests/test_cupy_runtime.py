@@ -1,6 +1,6 @@
 """What stands between CuPy and the launchers: what is called, and which error each failure of a machine becomes.
 
-CuPy is a stand-in here; tests/test_gpu.py runs the real one where there is a GPU.
+CuPy is a stand-in here; the tests marked `gpu` run the real one.
 """
 
 import importlib.util

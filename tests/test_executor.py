@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -163,7 +164,7 @@ assert (work() == before).all()
 """
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system has no fork")
+@needs.FORK
 def test_a_child_forked_after_use_has_its_own_threads_and_computes_the_same() -> None:
     done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
@@ -272,6 +273,7 @@ def test_without_control_groups_there_is_no_limit(monkeypatch: pytest.MonkeyPatc
     assert executor._cgroup_limit() == 1 << 30
 
 
+@needs.FORK
 def test_a_fork_while_another_thread_computes_hangs_neither_parent_nor_child():
     """OpenBLAS waits for ever in a fork that comes while it multiplies, so ours lets it finish first."""
     code = """

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import needs
 import numpy as np
 import pytest
 from conftest import Run
@@ -46,11 +47,17 @@ ERRORS = [error for error in vars(errors).values() if isinstance(error, type) an
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (segfault, r"w\.h5 ended the process that was reading it \(SIGSEGV\); it is damaged, or made to do harm; take"),
-        (abort, r"w\.h5 ended the process that was reading it \(SIGABRT\); "),
+        pytest.param(
+            segfault,
+            r"w\.h5 ended the process that was reading it \(SIGSEGV\); it is damaged, or made to do harm; take",
+            marks=needs.KILL,
+        ),
+        pytest.param(abort, r"w\.h5 ended the process that was reading it \(SIGABRT\); ", marks=needs.KILL),
         (leave, r"w\.h5 ended the process that was reading it \(status 3\); "),
-        (allocate_without_end, r"w\.h5 takes more than 300 MiB of memory to read, so that was ended; "),
-        (allocate_in_c, r"w\.h5 takes more than 300 MiB of memory to read, so that was ended; "),
+        *(
+            pytest.param(function, r"w\.h5 takes more than 300 MiB of memory to read, so that was", marks=needs.LIMITS)
+            for function in (allocate_without_end, allocate_in_c)
+        ),
         (loop, r"w\.h5 was not read within 2 s, so that was ended; "),
     ],
 )
@@ -90,6 +97,7 @@ def test_arrays_come_back_whole_and_ours_to_change() -> None:
     assert found["text"] == "ü"
 
 
+@needs.PROC
 def test_a_large_array_is_not_held_twice_by_who_receives_it() -> None:
     script = """
         import os, sys
@@ -124,6 +132,7 @@ def test_arguments_arrive_as_they_were() -> None:
     np.testing.assert_array_equal(found[2], given[2])
 
 
+@needs.LIMITS
 def test_the_child_writes_no_file_and_no_core_and_imports_nothing_from_the_folder_we_are_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +148,7 @@ def test_the_child_writes_no_file_and_no_core_and_imports_nothing_from_the_folde
         isolated(write, tmp_path / "file", what="x")
 
 
+@needs.KILL
 def test_a_pool_keeps_its_children_and_replaces_those_that_die() -> None:
     with Pool() as pool:
         first = pool.call(process, what="x", error=ImageError)
@@ -186,6 +196,7 @@ def test_a_pools_children_work_at_the_same_time_for_several_threads() -> None:
     assert results == [0.5] * 8
 
 
+@needs.SIGNALS
 def test_closing_a_pool_ends_calls_at_work_and_leaves_no_process() -> None:
     caught: list[str] = []
     pool = Pool()
@@ -209,6 +220,7 @@ def test_closing_a_pool_ends_calls_at_work_and_leaves_no_process() -> None:
         pool.call(process, what="x", error=ImageError)
 
 
+@needs.PROC
 def test_a_child_whose_parent_was_killed_ends_too() -> None:
     script = """
         import os, signal, sys
@@ -267,6 +279,7 @@ COMMANDS = [
 ]  # fmt: skip
 
 
+@needs.KILL
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("is_sealed", [True, False])
 def test_on_the_command_line_a_weights_file_takes_no_more_than_a_child_with_it(
@@ -297,6 +310,7 @@ def test_what_is_read_apart_is_the_same_and_libhdf5_is_not_asked_here(
         assert getattr(there, said) == getattr(here, said)
 
 
+@needs.KILL
 def test_a_recording_is_read_by_a_child_before_it_is_read_here(
     tiny_file: Path, tmp_path: Path, photos: list[Path], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import needs
 import pytest
 
 from resnet_ref.kernels import library as kernels_library
@@ -83,6 +84,7 @@ def test_a_folder_stands_for_no_entry(place: Path) -> None:
     assert [entry.name for entry in place.iterdir()] == ["a"], "what could not be moved there is gone"
 
 
+@needs.MODES
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o707, 0o720, 0o702])
 def test_a_folder_that_others_can_write_to_is_not_used(place: Path, mode: int) -> None:
     write("a", b"mine")
@@ -95,6 +97,7 @@ def test_a_folder_that_others_can_write_to_is_not_used(place: Path, mode: int) -
     assert read("a") == b"mine", "nothing was written while it was open to others"
 
 
+@needs.MODES
 def test_a_folder_of_somebody_else_is_not_used(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write("a", b"mine")
     monkeypatch.setattr(os, "geteuid", lambda: place.stat().st_uid + 1)
@@ -163,6 +166,7 @@ def test_what_is_no_home_is_not_made_one(monkeypatch: pytest.MonkeyPatch, home: 
     assert folder() is None
 
 
+@needs.MODES
 def test_an_entry_that_others_could_have_written_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
     cache.write("entry", b"ours")

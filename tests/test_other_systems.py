@@ -43,7 +43,9 @@ def there(system: str, job: str, folder: Path, **variables: str) -> str:
     """What a job prints there, in a folder, with a cache of its own; it must end well and complain of nothing."""
     code = textwrap.dedent(JOBS) + textwrap.dedent(job)
     cache = {"RESNET_REF_CACHE_DIR": str(folder / "cache")}
-    done = fake_system.python(system, "-W", "error", "-c", code, folder, **{**cache, **variables})
+    done = fake_system.python(
+        system, "-W", "error", "-X", "warn_default_encoding", "-c", code, folder, **{**cache, **variables}
+    )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
 

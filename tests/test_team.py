@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from planned import ISAS
@@ -251,6 +252,7 @@ while True:
 """
 
 
+@needs.SIGNALS
 @pytest.mark.parametrize(("number", "status"), [("SIGTERM", -15), ("SIGINT", -2)])
 def test_a_signal_ends_a_process_at_work(tiny_file: Path, number: str, status: int) -> None:
     script = BEGIN.format(file=str(tiny_file)) + RUNNING
@@ -263,6 +265,7 @@ def test_a_signal_ends_a_process_at_work(tiny_file: Path, number: str, status: i
     assert (b"KeyboardInterrupt" in said) == (number == "SIGINT")
 
 
+@needs.ALARM
 def test_after_many_interrupts_a_model_still_answers(tiny_file: Path) -> None:
     code = """
 signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -293,6 +296,7 @@ threading.Thread(target=compute, daemon=True).start()
 }
 
 
+@needs.FORK
 @pytest.mark.parametrize("before", FORKS.values(), ids=FORKS)
 def test_after_a_fork_child_and_parent_both_answer(tiny_file: Path, before: str) -> None:
     code = """
@@ -308,6 +312,7 @@ assert right()
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@needs.FORK
 def test_a_fork_waits_for_who_looks_through_the_plans(tiny_file: Path) -> None:
     """Else the child would have a lock that nobody opens."""
     code = """
@@ -330,6 +335,7 @@ assert right()
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@needs.FORK
 def test_processes_of_a_pool_that_forks_answer(tiny_file: Path) -> None:
     code = """
 import multiprocessing

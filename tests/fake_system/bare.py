@@ -2,6 +2,7 @@
 
 import importlib.machinery
 import os
+from types import MethodType
 
 EXTRAS = (
     "cupy cupyx cupy_backends nvidia tensorflow tf_keras tf_slim keras jinja2 matplotlib onnx onnxruntime openvino"
@@ -17,8 +18,8 @@ def install(system):
     absent = frozenset(EXTRAS.split())
     real = importlib.machinery.PathFinder.find_spec
 
-    def find_spec(fullname, path=None, target=None):
+    def find_spec(finder, fullname, path=None, target=None):
         return None if fullname.partition(".")[0] in absent else real(fullname, path, target)
 
-    importlib.machinery.PathFinder.find_spec = find_spec
+    importlib.machinery.PathFinder.find_spec = MethodType(find_spec, importlib.machinery.PathFinder)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
