@@ -393,6 +393,6 @@ def _lower(resource: Any, name: str, most: int) -> None:
 def _address_space() -> int:
     """Bytes of it that we have."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        return int(Path("/proc/self/statm").read_text("utf-8").split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):
         return 0

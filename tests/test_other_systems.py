@@ -15,10 +15,12 @@ from resnet_ref.kernels.vector import executor, sysctl
 from resnet_ref.kernels.vector.executor import thread_count
 
 SYSTEMS = [WINDOWS, MACOS]
+OPTIONS = ("-X", "warn_default_encoding", "-W", "error", "-W", "ignore::EncodingWarning")
 JOBS = """
-    import json, os, signal, sys
+    import json, os, signal, sys, warnings
     from pathlib import Path
 
+    warnings.filterwarnings("error", "", EncodingWarning, "resnet_ref")  # Windows' default is not UTF-8
     sys.path[0] = os.getcwd()  # which a child imports from too
     import in_child
     import numpy as np
@@ -43,9 +45,7 @@ def there(system: str, job: str, folder: Path, **variables: str) -> str:
     """What a job prints there, in a folder, with a cache of its own; it must end well and complain of nothing."""
     code = textwrap.dedent(JOBS) + textwrap.dedent(job)
     cache = {"RESNET_REF_CACHE_DIR": str(folder / "cache")}
-    done = fake_system.python(
-        system, "-W", "error", "-X", "warn_default_encoding", "-c", code, folder, **{**cache, **variables}
-    )
+    done = fake_system.python(system, *OPTIONS, "-c", code, folder, **{**cache, **variables})
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
 
@@ -248,7 +248,7 @@ def test_a_mac_computes_on_its_performance_cores_and_says_its_processors_name(mo
 def test_a_processor_has_a_name_everywhere(
     monkeypatch: pytest.MonkeyPatch, platform: str, cpuinfo: str | None, processor: str
 ) -> None:
-    def read(path: Path) -> str:
+    def read(path: Path, *_: Any, **__: Any) -> str:
         if cpuinfo is None:
             raise FileNotFoundError(path)
         return cpuinfo

@@ -88,7 +88,7 @@ def _affinity() -> int:
 def _cgroup_limit() -> int:
     """CPUs granted by cgroup v2's cpu.max ("quota period", or "max period"), rounded up."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("utf-8").split()
         return -(-int(quota) // int(period))
     except (OSError, ValueError):
         return 1 << 30

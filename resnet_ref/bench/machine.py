@@ -58,7 +58,7 @@ def processor() -> str:
     if sys.platform == "darwin" and (named := sysctl("machdep.cpu.brand_string")):
         return named.rstrip(b"\0").decode(errors="replace")
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -70,7 +70,7 @@ def processor() -> str:
 def _driver() -> str | None:
     """The NVIDIA driver's version, as Linux shows it."""
     try:
-        said = Path("/proc/driver/nvidia/version").read_text()
+        said = Path("/proc/driver/nvidia/version").read_text("utf-8")
     except OSError:
         return None
     found = re.search(r"\b\d+\.\d+(\.\d+)?\b", said)

@@ -53,8 +53,8 @@ def resnet_ref() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit the process."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  whoever started us closed it
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  whoever started us closed it
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):  # a terminal's encoding may lack what file names and labels have
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
