@@ -37,6 +37,16 @@ _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
 }
+# Of Windows' ntstatus.h.
+_EXCEPTIONS = {
+    0xC0000005: "access violation",
+    0xC0000017: "no memory",
+    0xC000001D: "illegal instruction",
+    0xC0000094: "integer division by zero",
+    0xC00000FD: "stack overflow",
+    0xC0000374: "heap corruption",
+    0xC0000409: "abort",
+}
 # Nothing of the folder we are in is imported: it may be where the hostile files lie.
 _BOOT = """
 import importlib.util, json, sys
@@ -222,15 +232,22 @@ def _why(what: str, limit: str, status: int, memory: int, seconds: float) -> str
     advice = "it is damaged, or made to do harm; take it from a source you trust"
     if limit == "closed":
         return f"{what} was not read: the command ended first"
-    if limit == "time" or status == -getattr(signal, "SIGXCPU", 0):
+    if limit == "time" or (hasattr(signal, "SIGXCPU") and status == -signal.SIGXCPU):
         return f"{what} was not read within {seconds:g} s, so that was ended; {advice}"
     if limit == "memory":
         return f"{what} takes more than {memory >> 20:,} MiB of memory to read, so that was ended; {advice}"
+    return f"{what} ended the process that was reading it ({_how(status)}); {advice}"
+
+
+def _how(status: int) -> str:
+    """What a process' exit status says of its end."""
+    if status >= 1 << 30:  # Windows': the code of an exception
+        code = f"0x{status:08X}"
+        return f"{_EXCEPTIONS[status]}, {code}" if status in _EXCEPTIONS else code
     try:
-        how = signal.Signals(-status).name if status < 0 else f"status {status}"
+        return signal.Signals(-status).name if status < 0 else f"status {status}"
     except ValueError:
-        how = f"signal {-status}"
-    return f"{what} ended the process that was reading it ({how}); {advice}"
+        return f"signal {-status}"
 
 
 def _greeting(begin: tuple[str, str] | None, memory: int) -> str:
@@ -301,8 +318,8 @@ def _exactly(stream: Any, length: int) -> bytearray:
 
 def _serve(begin: list[str] | None, memory: int) -> NoReturn:
     """Answer requests until there are no more."""
-    if hasattr(signal, "SIGINT"):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; our parent ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; our parent ends us
+    _crash_silently()
     requests, answers = _own_pipes()
     if begin is not None:
         with contextlib.suppress(Exception):  # said at the call
@@ -328,6 +345,15 @@ def _serve(begin: list[str] | None, memory: int) -> NoReturn:
         _answer(answers, answer)
         del answer
         args = None
+
+
+def _crash_silently() -> None:
+    """Windows would show a window, and wait until someone closes it."""
+    if sys.platform == "win32":
+        import ctypes
+
+        # SEM_FAILCRITICALERRORS | SEM_NOGPFAULTERRORBOX | SEM_NOOPENFILEERRORBOX
+        ctypes.windll.kernel32.SetErrorMode(0x0001 | 0x0002 | 0x8000)
 
 
 def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
@@ -396,6 +422,6 @@ def _lower(resource: Any, name: str, most: int) -> None:
 def _address_space() -> int:
     """Bytes of it that we have."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        return int(Path("/proc/self/statm").read_text("utf-8").split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):
         return 0

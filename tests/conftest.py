@@ -1,14 +1,15 @@
 """What several test files share, made once: a network of three units, its weights file, and the shipped digits."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import numpy.typing as npt
 import pytest
 from browsing import started
-from hypothesis import settings
 from PIL import Image
 from tiers import why_no_gpu
 from variables import random_variables
@@ -17,9 +18,12 @@ from resnet_ref import save_weights
 from resnet_ref.cli.group import _run
 from resnet_ref.network import Network
 
-# How long an example takes depends on the machine, and proves nothing.
-settings.register_profile("resnet-ref", deadline=None)
-settings.load_profile("resnet-ref")
+with suppress(ModuleNotFoundError):
+    from hypothesis import settings
+
+    # How long an example takes depends on the machine, and proves nothing.
+    settings.register_profile("resnet-ref", deadline=None)
+    settings.load_profile("resnet-ref")
 
 RECORDING = Path(__file__).parent / "recorded" / "digits_recording.h5"  # of slim on the network that ships
 Run = Callable[..., tuple[int, str, str]]
@@ -42,8 +46,30 @@ TINY_LABELS = ("ant", "bee", "cat", "dog", "élan")
 TINY_PREPROCESSING = {"name": "vgg", "resize_side": 33, "height": 29, "width": 26}
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """With -n, who has nothing left to do takes from others; said here because pytest alone knows no --dist."""
+    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
+        config.option.dist = "worksteal"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, pytest.CollectReport, Any]:
+    """A file that imports what only an extra installs is skipped where that is not installed."""
+    report = yield
+    call = getattr(report, "call", None)
+    problem = call.excinfo.value.__cause__ if call and call.excinfo else None
+    if isinstance(problem, ModuleNotFoundError) and (why := needs.without(str(problem.name).partition(".")[0])):
+        report.outcome, report.longrepr = "skipped", (str(collector.path), 1, f"Skipped: {why}")
+    return report
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests of a GPU are skipped where there is none; with RESNET_REF_NEEDS_GPU set they fail."""
+    for mark, packages in needs.OF_MARK.items():
+        for why in filter(None, map(needs.without, packages)):
+            if item.get_closest_marker(mark) is not None:
+                pytest.skip(why)
     if item.get_closest_marker("gpu") is not None and (why := why_no_gpu()) is not None:
         pytest.skip(why)
 

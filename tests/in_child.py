@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import resource
 import signal
 import sys
 import time
@@ -20,8 +19,8 @@ def abort() -> None:
     os.abort()
 
 
-def leave() -> None:
-    os._exit(3)
+def leave(status: int = 3) -> None:
+    os._exit(status)
 
 
 def allocate_without_end() -> None:
@@ -78,7 +77,17 @@ def identity(*values: Any) -> Any:
     return values
 
 
+def system() -> tuple[str, bool, bool, bool]:
+    return sys.platform, hasattr(os, "fork"), hasattr(os, "sched_getaffinity"), hasattr(signal, "SIGXCPU")
+
+
+def error_modes() -> list[int]:
+    return ctypes.windll.kernel32.error_modes  # type: ignore[attr-defined]  # of fake_system
+
+
 def limits() -> tuple[int, int, str]:
+    import resource
+
     return resource.getrlimit(resource.RLIMIT_CORE)[0], resource.getrlimit(resource.RLIMIT_AS)[0], sys.path[0]
 
 

@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy.typing as npt
 import pytest
 from test_store import ARRAYS, DESCRIPTION, write
@@ -37,6 +38,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_litter(file: Path, erro
     assert os.listdir(file.parent) == [file.name]
 
 
+@needs.RESOURCE
 def test_a_full_disk_is_a_weights_error_that_leaves_the_old_file_and_no_litter(file: Path) -> None:
     """In a process of its own, whose files may not grow beyond 40 kB."""
     script = f"""
@@ -59,6 +61,7 @@ def test_a_full_disk_is_a_weights_error_that_leaves_the_old_file_and_no_litter(f
     assert os.listdir(file.parent) == [file.name]
 
 
+@needs.UNIX
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, file: Path) -> None:
     for path, said in [
         (tmp_path, "is a directory"),
@@ -75,6 +78,7 @@ def test_a_name_that_is_too_long_is_a_weights_error(tmp_path: Path) -> None:
         write(tmp_path / ("x" * 300))
 
 
+@needs.MODES
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
 def test_the_files_permissions_follow_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
     old = os.umask(umask)
@@ -95,6 +99,7 @@ def test_replacing_shows_the_new_content_only_when_the_block_has_ended(tmp_path:
     assert os.listdir(tmp_path) == ["t"]
 
 
+@needs.LOCKS
 def test_whoever_is_ended_as_the_new_file_appears_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal raises SystemExit between any two lines; here right after the file was made."""
 
@@ -108,6 +113,7 @@ def test_whoever_is_ended_as_the_new_file_appears_leaves_none(tmp_path: Path, mo
     assert list(tmp_path.iterdir()) == []
 
 
+@needs.FORK
 def test_what_no_finally_covers_is_removed_at_the_exit_of_its_own_process_alone(tmp_path: Path) -> None:
     """Run as Python runs it at its exit: in a forked child the parent's file stays, in the parent it goes."""
     code = """

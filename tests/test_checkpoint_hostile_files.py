@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import needs
 import pytest
 from checkpoint_files import v1_scalar, v2_scalar
 
@@ -188,7 +189,10 @@ def _device(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
-@pytest.mark.parametrize("make", [_pipe, _socket, _device])
+@pytest.mark.parametrize(
+    "make", [pytest.param(_pipe, marks=needs.PIPES), pytest.param(_socket, marks=needs.UNIX),
+             pytest.param(_device, marks=needs.UNIX)],
+)  # fmt: skip
 @pytest.mark.parametrize("name", ["model.ckpt", "model.index", "model.tar.gz"])
 def test_a_pipe_socket_or_device_is_refused_without_waiting(
     tmp_path: Path, make: Callable[[Path], None], name: str
@@ -200,6 +204,7 @@ def test_a_pipe_socket_or_device_is_refused_without_waiting(
     assert refusal(tmp_path) == f"{tmp_path}: {NONE}"
 
 
+@needs.PIPES
 def test_a_pipe_in_the_place_of_a_data_file_is_missing(tmp_path: Path) -> None:
     path = v2_scalar(tmp_path / "m", "x", 1)
     data = tmp_path / "m.data-00000-of-00001"
@@ -210,6 +215,7 @@ def test_a_pipe_in_the_place_of_a_data_file_is_missing(tmp_path: Path) -> None:
     )
 
 
+@needs.LINKS
 def test_a_path_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")  # which spoils none of its neighbours
     for path, expected in (
@@ -225,6 +231,7 @@ def test_a_path_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
     assert re.search(null, refusal(f"{tmp_path}/a\0b/c"))
 
 
+@needs.PROC
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """/proc/self/mem is a regular file whose first byte nobody can read."""
     (tmp_path / "m.ckpt").symlink_to("/proc/self/mem")

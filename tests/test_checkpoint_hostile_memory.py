@@ -8,9 +8,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import needs
 import pytest
 from checkpoint_files import MAGIC, entry, masked, message, shape, table, v1_table, v2, varint, with_index
 
+pytestmark = needs.PROC
 MOST_BYTES = 200e6
 TERABYTE = 1 << 40
 PROGRAM = """

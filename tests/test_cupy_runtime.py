@@ -1,6 +1,6 @@
 """What stands between CuPy and the launchers: what is called, and which error each failure of a machine becomes.
 
-CuPy is a stand-in here; tests/test_gpu.py runs the real one where there is a GPU.
+CuPy is a stand-in here; the tests marked `gpu` run the real one.
 """
 
 import importlib.util
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fake_cupy
+import needs
 import numpy as np
 import pytest
 from fake_cupy import FakeCupy
@@ -213,7 +214,7 @@ def test_auto_warns_only_where_something_speaks_for_a_gpu(
     assert [record.levelno for record in caplog.records] == [level]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@needs.FORK
 def test_a_forked_process_is_told_that_it_has_no_device(machine: Any, tmp_path: Path) -> None:
     """CUDA's own answers there are any error, or none."""
     machine()

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
 import pytest
 
 CODE = """
@@ -49,6 +50,7 @@ print(*sizes)
 """
 
 
+@needs.PROC
 @pytest.mark.slow
 def test_ten_thousand_runs_over_changing_shapes_take_no_more_memory_and_change_no_bit(tiny_file: Path) -> None:
     done = subprocess.run(

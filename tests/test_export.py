@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import checkpoint_files
+import needs
 import numpy as np
 import pytest
 from accuracy import check_rule
@@ -156,13 +157,17 @@ def test_the_same_weights_give_the_same_bytes_in_every_process(tmp_path: Path, t
         line = [sys.executable, "-c", script, "export", str(tiny_file), str(tmp_path / name), "--force"]
         subprocess.run(line, check=True, capture_output=True)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-    old = os.umask(0o077)
+
+
+@needs.MODES
+@pytest.mark.parametrize("umask", [0o077, 0o022])
+def test_who_may_read_what_is_written_follows_the_umask(tmp_path: Path, tiny: Weights, umask: int) -> None:
+    old = os.umask(umask)
     try:
-        export(tiny, tmp_path / "private.safetensors")
+        export(tiny, tmp_path / "m.safetensors")
     finally:
         os.umask(old)
-    assert stat.S_IMODE((tmp_path / "private.safetensors").stat().st_mode) == 0o600
-    assert stat.S_IMODE((tmp_path / "m.safetensors").stat().st_mode) == 0o666 & ~old
+    assert stat.S_IMODE((tmp_path / "m.safetensors").stat().st_mode) == 0o666 & ~umask
 
 
 def test_what_is_printed_says_what_was_written_and_what_to_do(run: Run, tmp_path: Path, other_file: Path) -> None:
@@ -263,11 +268,12 @@ def test_a_wrong_call_is_one_line_and_status_2_and_changes_nothing(
 
 def ending(prepare: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own, after `prepare`."""
-    script = f"import os, resource, sys; from resnet_ref.cli import main\n{prepare}\nmain(sys.argv[1:])"
+    script = f"import os, sys; from resnet_ref.cli import main\n{prepare}\nmain(sys.argv[1:])"
     line = [sys.executable, "-c", script, *map(str, arguments)]
     return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
+@needs.RESOURCE
 @pytest.mark.parametrize("name", ["m.ckpt", "m.safetensors"])
 @pytest.mark.parametrize("limit", [100, 3000, 1_000_000])  # the state file, the index of the tiny one, the data
 def test_a_full_disk_is_one_line_and_leaves_what_was_there(
@@ -277,7 +283,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
     source = tiny_file if limit < 1_000_000 else "digits"
     done = ending(
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))",
+        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))",
         *("export", source, tmp_path / name, "--force"),
     )
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)

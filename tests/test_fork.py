@@ -11,15 +11,14 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import needs
 import pytest
 
 from resnet_ref.kernels.vector import blas
 from resnet_ref.kernels.vector.blas import _Gate
 from resnet_ref.kernels.vector.memory import HUGE_PAGE
 
-if not hasattr(os, "fork"):
-    pytest.skip("this system has no fork", allow_module_level=True)
-
+pytestmark = needs.FORK
 PATIENCE = 300  # seconds until a test that waits for another process gives up
 
 BEGIN = f"""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import needs
 import numpy as np
 import pytest
 from fuzz import guard, targets
@@ -34,6 +35,7 @@ def target(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
         module.close()
 
 
+@needs.ALARM
 def test_no_damage_of_a_seeded_slice_gets_past_a_reader(target: ModuleType) -> None:
     for number, data in enumerate(mutations(target.seeds(), MUTATIONS, seed=7)):
         try:
@@ -94,6 +96,7 @@ def test_the_same_seed_makes_the_same_mutations() -> None:
     assert list(mutations(seeds, 200, 1)) == list(mutations(seeds, 200, 1)) != list(mutations(seeds, 200, 2))
 
 
+@needs.ALARM
 def test_a_reader_that_fails_hangs_or_takes_memory_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(data: bytes) -> None:
         while True:

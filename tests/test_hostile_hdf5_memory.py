@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import needs
 import numpy as np
 import pytest
 from test_hostile_hdf5 import chain, knot, long_attribute, many, sealed
@@ -18,6 +19,8 @@ from resnet_ref import load_weights
 from resnet_ref.errors import WeightsError
 from resnet_ref.network import Network
 from resnet_ref.weights import contents, store
+
+pytestmark = needs.PROC
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -262,6 +263,7 @@ def test_what_is_no_image_is_refused_with_advice(tmp_path: Path) -> None:
         read_image("a\0b.png")
 
 
+@needs.PIPES
 def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     refused(tmp_path / "pipe.png", "got a pipe, socket or device; copy its content into a file")
@@ -326,6 +328,7 @@ def test_files_are_taken_as_named_and_arguments_keep_their_order(tmp_path: Path)
     assert find_images([]) == []
 
 
+@needs.LINKS
 def test_a_broken_link_in_a_directory_is_not_passed_over(tmp_path: Path) -> None:
     (tmp_path / "lost.png").symlink_to(tmp_path / "nowhere")
     (path,) = find_images([tmp_path])

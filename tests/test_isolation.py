@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import needs
 import numpy as np
 import pytest
 from conftest import Run
@@ -38,7 +39,7 @@ from recordings import record_definition
 
 from resnet_ref import errors, load_weights, weights_file
 from resnet_ref.errors import CheckpointError, ImageError, ResnetRefError, WeightsError
-from resnet_ref.isolation import Pool, _Child, isolated
+from resnet_ref.isolation import Pool, _Child, _why, isolated
 
 verify_command = importlib.import_module("resnet_ref.cli.verify")
 PATIENCE = 120  # seconds until a test that waits for another thread or process gives up
@@ -48,15 +49,20 @@ ERRORS = [error for error in vars(errors).values() if isinstance(error, type) an
 @pytest.mark.parametrize(
     ("function", "seconds", "said"),
     [
-        (
+        pytest.param(
             segfault,
             600,
             r"w\.h5 ended the process that was reading it \(SIGSEGV\); it is damaged, or made to do harm; take",
+            marks=needs.KILL,
         ),
-        (abort, 600, r"w\.h5 ended the process that was reading it \(SIGABRT\); "),
+        pytest.param(abort, 600, r"w\.h5 ended the process that was reading it \(SIGABRT\); ", marks=needs.KILL),
         (leave, 600, r"w\.h5 ended the process that was reading it \(status 3\); "),
-        (allocate_without_end, 600, r"w\.h5 takes more than 300 MiB of memory to read, so that was ended; "),
-        (allocate_in_c, 600, r"w\.h5 takes more than 300 MiB of memory to read, so that was ended; "),
+        *(
+            pytest.param(
+                function, 600, r"w\.h5 takes more than 300 MiB of memory to read, so that was", marks=needs.LIMITS
+            )
+            for function in (allocate_without_end, allocate_in_c)
+        ),
         (loop, 2, r"w\.h5 was not read within 2 s, so that was ended; "),
     ],
 )
@@ -96,6 +102,7 @@ def test_arrays_come_back_whole_and_ours_to_change() -> None:
     assert found["text"] == "ü"
 
 
+@needs.PROC
 def test_a_large_array_is_not_held_twice_by_who_receives_it() -> None:
     script = """
         import os, sys
@@ -130,6 +137,7 @@ def test_arguments_arrive_as_they_were() -> None:
     np.testing.assert_array_equal(found[2], given[2])
 
 
+@needs.LIMITS
 def test_the_child_writes_no_file_and_no_core_and_imports_nothing_from_the_folder_we_are_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +153,7 @@ def test_the_child_writes_no_file_and_no_core_and_imports_nothing_from_the_folde
         isolated(write, tmp_path / "file", what="x")
 
 
+@needs.KILL
 def test_a_pool_keeps_its_children_and_replaces_those_that_die() -> None:
     with Pool() as pool:
         first = pool.call(process, what="x", error=ImageError)
@@ -193,6 +202,7 @@ def test_a_pools_children_work_at_the_same_time_for_several_threads() -> None:
     assert results == [0.5] * 8
 
 
+@needs.SIGNALS
 def test_closing_a_pool_ends_calls_at_work_and_leaves_no_process() -> None:
     caught: list[str] = []
     pool = Pool()
@@ -242,6 +252,7 @@ def test_a_pool_may_be_closed_at_any_moment_of_a_call(moment: str, monkeypatch: 
             os.kill(pid, 0)
 
 
+@needs.PROC
 def test_a_child_whose_parent_was_killed_ends_too() -> None:
     script = """
         import os, signal, sys
@@ -269,6 +280,19 @@ def test_where_no_process_can_be_started_it_is_said(monkeypatch: pytest.MonkeyPa
         isolated(process, what="w.h5")
 
 
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (0, "status 0"), (3, "status 3"), (-11, "SIGSEGV"), (-99, "signal 99"),
+        (3221225477, "access violation, 0xC0000005"), (0xC0000374, "heap corruption, 0xC0000374"),
+        (0xC0000001, "0xC0000001"), (0x40010004, "0x40010004"),
+    ],
+)  # fmt: skip
+def test_an_exit_status_is_said_as_its_system_says_it(status: int, said: str) -> None:
+    """Signals, and Windows' codes of exceptions."""
+    assert f"reading it ({said}); " in _why("x", "", status, 1 << 30, 1.0)
+
+
 # On the command line.
 
 
@@ -287,6 +311,7 @@ COMMANDS = [
 ]  # fmt: skip
 
 
+@needs.KILL
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("is_sealed", [True, False])
 def test_on_the_command_line_a_weights_file_takes_no_more_than_a_child_with_it(
@@ -317,6 +342,7 @@ def test_what_is_read_apart_is_the_same_and_libhdf5_is_not_asked_here(
         assert getattr(there, said) == getattr(here, said)
 
 
+@needs.KILL
 def test_a_recording_is_read_by_a_child_before_it_is_read_here(
     tiny_file: Path, tmp_path: Path, photos: list[Path], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

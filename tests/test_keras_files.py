@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import needs
 import numpy as np
 import pytest
 
@@ -266,6 +267,7 @@ def test_two_layers_of_one_name_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "a.weights.h5", "holds conv1_conv/kernel twice")
 
 
+@needs.PIPES
 def test_what_is_no_hdf5_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("weights\n" * 99)
     (tmp_path / "empty.h5").touch()

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import needs
 import pytest
 
 from resnet_ref.errors import WeightsError
@@ -69,6 +70,7 @@ def test_a_wrong_file_is_a_weights_error_that_says_what_to_do(
         read_labels(file, num_classes)
 
 
+@needs.PIPES
 def test_a_path_that_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     """A pipe, too, which would otherwise be waited for."""
     os.mkfifo(tmp_path / "pipe")

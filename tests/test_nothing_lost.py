@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import needs
 import pytest
 from conftest import RECORDING
 from test_cli import narrow_checkpoint
@@ -55,6 +56,7 @@ def litter(folder: Path) -> list[str]:
     return [name for name in os.listdir(folder) if name.endswith(".part")]
 
 
+@needs.LOCKS
 @pytest.mark.slow
 def test_a_writer_killed_at_any_point_leaves_a_whole_file_and_the_next_removes_its_litter(tmp_path: Path) -> None:
     """20 times, each a little later, within the second write or the third."""
@@ -76,6 +78,7 @@ def test_a_writer_killed_at_any_point_leaves_a_whole_file_and_the_next_removes_i
     assert os.listdir(tmp_path) == ["w.h5"]
 
 
+@needs.LOCKS
 @pytest.mark.slow
 def test_convert_killed_at_any_point_leaves_the_old_file_or_the_new_one(tmp_path: Path, checkpoint: Path) -> None:
     """Each a little later than the one before, until one has ended by itself; then once more, to its end."""
@@ -97,6 +100,7 @@ def test_convert_killed_at_any_point_leaves_the_old_file_or_the_new_one(tmp_path
     assert os.listdir(tmp_path) == ["w.h5"]
 
 
+@needs.OPEN_FILES
 def test_of_two_converters_at_once_one_wins_whole_and_neither_takes_the_others_file(
     tmp_path: Path, checkpoint: Path
 ) -> None:
@@ -109,6 +113,7 @@ def test_of_two_converters_at_once_one_wins_whole_and_neither_takes_the_others_f
         assert os.listdir(tmp_path) == ["w.h5"]
 
 
+@needs.LOCKS
 def test_several_writers_of_one_name_never_leave_a_mixture(tmp_path: Path) -> None:
     path = tmp_path / "w.h5"
     command = [sys.executable, "-c", textwrap.dedent(WRITER), str(path)]
@@ -129,9 +134,11 @@ def test_several_writers_of_one_name_never_leave_a_mixture(tmp_path: Path) -> No
     assert os.listdir(tmp_path) == ["w.h5"]
 
 
+@needs.LOCKS
 def test_a_file_is_read_while_its_writer_still_locks_it(tmp_path: Path) -> None:
     """As for a moment after the file was given its name."""
-    fcntl = pytest.importorskip("fcntl", reason="this system has no locks")
+    import fcntl
+
     weights, recording = shutil.copy(DIGITS, tmp_path), shutil.copy(RECORDING, tmp_path)
     with open(weights, "rb") as one, open(recording, "rb") as other:
         fcntl.flock(one, fcntl.LOCK_EX)
@@ -152,6 +159,7 @@ def test_what_a_living_process_writes_is_not_litter(tmp_path: Path) -> None:
     assert path.read_text() == "first"
 
 
+@needs.PIPES
 def test_only_what_was_to_become_the_same_file_is_removed(tmp_path: Path) -> None:
     kept = [".w.h5.0123.part", ".v.h5.0123456789ab.part", ".w.h5.0123456789ab.part2", "w.h5.0123456789ab.part"]
     for name in [*kept, ".w.h5.0123456789ab.part"]:
@@ -165,6 +173,7 @@ def test_only_what_was_to_become_the_same_file_is_removed(tmp_path: Path) -> Non
     assert sorted(os.listdir(tmp_path)) == sorted(left)
 
 
+@needs.LOCKS
 def test_a_file_taken_for_litter_before_it_was_locked_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +209,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", place], check=True)
 
 
+@needs.UNIX
 def test_a_full_disk_is_one_line_and_the_old_file_is_there(small_disk: Path, checkpoint: Path) -> None:
     path = small_disk / "w.h5"
     path.write_bytes(b"old" * 80_000)
@@ -211,6 +221,7 @@ def test_a_full_disk_is_one_line_and_the_old_file_is_there(small_disk: Path, che
     assert os.listdir(small_disk) == ["w.h5"]
 
 
+@needs.SIGNALS
 def test_whoever_is_terminated_removes_what_it_began(tmp_path: Path) -> None:
     path = tmp_path / "w.h5"
     script = f"""
@@ -244,6 +255,7 @@ SAVING = """
 """
 
 
+@needs.SIGNALS
 def test_ctrl_c_while_hdf5_writes_is_neither_lost_nor_the_end_of_the_interpreter(tmp_path: Path) -> None:
     """HDF5 calls Python back for each write; what is raised there, it drops, or dies of."""
     digits = load_weights()
@@ -275,6 +287,7 @@ UNPACKER = """
 """
 
 
+@needs.LOCKS
 def test_what_a_killed_process_unpacked_is_removed_by_the_next_and_a_living_ones_is_not(
     tmp_path: Path, checkpoint: Path
 ) -> None:

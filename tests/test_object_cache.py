@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import needs
 import pytest
 
 from resnet_ref.kernels import library as kernels_library
@@ -17,6 +18,8 @@ from resnet_ref.kernels.vector import cache
 from resnet_ref.kernels.vector.cache import VARIABLE, cached, folder, read, write
 from resnet_ref.kernels.vector.isa import AVX2, AVX512, PLAIN
 from resnet_ref.kernels.vector.sources import KERNELS, sources_hash
+
+HOMES = ("HOME", "USERPROFILE")  # the second on Windows
 
 
 @pytest.fixture
@@ -83,6 +86,7 @@ def test_a_folder_stands_for_no_entry(place: Path) -> None:
     assert [entry.name for entry in place.iterdir()] == ["a"], "what could not be moved there is gone"
 
 
+@needs.MODES
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o707, 0o720, 0o702])
 def test_a_folder_that_others_can_write_to_is_not_used(place: Path, mode: int) -> None:
     write("a", b"mine")
@@ -95,6 +99,7 @@ def test_a_folder_that_others_can_write_to_is_not_used(place: Path, mode: int) -
     assert read("a") == b"mine", "nothing was written while it was open to others"
 
 
+@needs.MODES
 def test_a_folder_of_somebody_else_is_not_used(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write("a", b"mine")
     monkeypatch.setattr(os, "geteuid", lambda: place.stat().st_uid + 1)
@@ -137,7 +142,8 @@ def test_a_file_in_place_of_the_folder_is_left_alone(
 def test_the_folder_is_the_one_named_or_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path / "named"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in HOMES:
+        monkeypatch.setenv(name, str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     assert folder() == tmp_path / "named"
     monkeypatch.setenv(VARIABLE, "")
@@ -147,16 +153,22 @@ def test_the_folder_is_the_one_named_or_the_users(monkeypatch: pytest.MonkeyPatc
     assert folder() == tmp_path / "home" / ".cache" / "resnet-ref"
     monkeypatch.setattr(cache.sys, "platform", "darwin")
     assert folder() == tmp_path / "home" / "Library" / "Caches" / "resnet-ref"
+    monkeypatch.setattr(cache.sys, "platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    assert folder() == tmp_path / "local" / "resnet-ref" / "Cache"
 
 
 @pytest.mark.parametrize("home", ["", "/", "/no/such/home"])
 def test_what_is_no_home_is_not_made_one(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", home)
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name in HOMES:
+        monkeypatch.setenv(name, home)
     assert folder() is None
 
 
+@needs.MODES
 def test_an_entry_that_others_could_have_written_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
     cache.write("entry", b"ours")
@@ -170,16 +182,18 @@ def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.delenv(VARIABLE, raising=False)
+    for name in (VARIABLE, "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(cache.Path, "home", homeless)
     assert folder() is None
     assert cached("a", Maker()) == b"entry 1"
 
 
 def test_a_home_that_is_no_folder_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (VARIABLE, "XDG_CACHE_HOME"):
+    for name in (VARIABLE, "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", "/dev/null")
+    for name in HOMES:
+        monkeypatch.setenv(name, os.devnull)
     make = Maker()
     assert [cached("a", make), cached("a", make)] == [b"entry 1", b"entry 2"]
 

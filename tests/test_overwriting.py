@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import needs
 import numpy as np
 import pytest
 from conftest import RECORDING
@@ -17,6 +18,7 @@ from resnet_ref import WeightsError, load_model, load_weights, save_weights
 from resnet_ref.weights.atomic import replacing
 
 
+@needs.PIPES
 def test_a_pipe_or_device_is_refused_and_stays(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -26,6 +28,7 @@ def test_a_pipe_or_device_is_refused_and_stays(tmp_path):
     assert list(tmp_path.iterdir()) == [pipe]
 
 
+@needs.LINKS
 def test_a_symbolic_link_stays_and_the_file_it_names_is_replaced(tmp_path):
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_text("old")
@@ -87,7 +90,7 @@ def test_a_models_own_description_saves_it_again(tmp_path, tiny_file):
     assert all(np.array_equal(again[name], model.weights[name]) for name in model.weights)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
+@needs.SIGNALS
 def test_a_command_that_is_ended_leaves_no_litter(tmp_path, tiny_file):
     images = tmp_path / "images"
     images.mkdir()

@@ -4,6 +4,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -108,6 +109,7 @@ def test_a_header_that_claims_more_than_there_is_or_than_any_has_is_refused_unre
     assert "the length of the header should be 8 bytes" in failure(SafetensorsFile, tmp_path / "c")
 
 
+@needs.PIPES
 def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
     refuse_what_is_no_file(SafetensorsFile, tmp_path)
 

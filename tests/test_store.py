@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import needs
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -339,6 +340,7 @@ def survey(folder: Path) -> None:
     print(json.dumps(outcomes))
 
 
+@needs.ALARM
 def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(tmp_path: Path) -> None:
     script = "import sys, pathlib, test_store; test_store.survey(pathlib.Path(sys.argv[1]))"
     command = [sys.executable, "-c", script, str(tmp_path)]

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from planned import ISAS
@@ -251,6 +252,7 @@ while True:
 """
 
 
+@needs.SIGNALS
 @pytest.mark.parametrize(("number", "status"), [("SIGTERM", -15), ("SIGINT", -2)])
 def test_a_signal_ends_a_process_at_work(tiny_file: Path, number: str, status: int) -> None:
     script = BEGIN.format(file=str(tiny_file)) + RUNNING
@@ -263,6 +265,7 @@ def test_a_signal_ends_a_process_at_work(tiny_file: Path, number: str, status: i
     assert (b"KeyboardInterrupt" in said) == (number == "SIGINT")
 
 
+@needs.ALARM
 def test_after_many_interrupts_a_model_still_answers(tiny_file: Path) -> None:
     code = """
 signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -5,6 +5,7 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+from tiers import why_no_gpu
 
 from resnet_ref import DeviceError, ShapeError, kernels
 from resnet_ref.kernels import Tier
@@ -48,7 +49,10 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are():
         kernels.on("tpu")
     with pytest.raises(DeviceError, match="threads must be None or a whole number"):
         kernels.on("definition", threads=0)
-    assert kernels.on("auto").device == "cpu"
+
+
+def test_auto_is_the_gpu_where_there_is_one_and_else_the_cpu():
+    assert kernels.on("auto").device == ("gpu" if why_no_gpu() is None else "cpu")
 
 
 @pytest.mark.parametrize("device", ["definition", "cpu"])

@@ -4,6 +4,7 @@ import struct
 import zipfile
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -118,6 +119,7 @@ def test_files_of_another_format_get_advice(tmp_path: Path) -> None:
     )
 
 
+@needs.PIPES
 def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
     refuse_what_is_no_file(TorchZip, tmp_path)
 

@@ -73,7 +73,8 @@ def _part(target: Path, destination: str | os.PathLike[str]) -> Iterator[Path]:
         try:
             yield part
         finally:
-            os.close(lock)
+            if lock is not None:
+                os.close(lock)
     finally:
         with suppress(OSError):  # most often it is not there: renamed, or it never could be made
             part.unlink()
@@ -101,10 +102,12 @@ def _target(destination: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _created(part: Path) -> int:
-    """Make the file; a descriptor that locks it."""
+def _created(part: Path) -> int | None:
+    """Make the file; a descriptor that locks it, or None where there are no locks: Windows renames no open file."""
     while True:
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        if fcntl is None:
+            return None
         with suppress(FileNotFoundError):  # someone took it for abandoned before it was locked
             lock = os.open(part, os.O_RDONLY)
             if locked(lock, wait=True) is False or os.fstat(lock).st_nlink:
@@ -125,6 +128,8 @@ def locked(descriptor: int, wait: bool = False) -> bool:
 
 def _remove_abandoned(target: Path) -> None:
     """Remove what was to become `target` and that no living process holds."""
+    if fcntl is None:  # and looking would keep a living one from renaming it
+        return
     name = re.compile(re.escape(f".{target.name}.") + r"[0-9a-f]{12}\.part")
     with suppress(OSError):
         for entry in os.scandir(target.parent):
@@ -156,7 +161,8 @@ def require_another(destination: str | os.PathLike[str], inputs: Iterable[str | 
 def _sync(path: Path) -> None:
     if path.is_dir() and os.name == "nt":  # Windows opens no directories
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows flushes nothing that is open for reading alone; nobody opens a folder for writing.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,4 +1,8 @@
-"""NumPy's BLAS as our kernels call it: on as many threads as they say, and so that a fork may come at any time."""
+"""NumPy's BLAS as our kernels call it: on as many threads as they say, and so that a fork may come at any time.
+
+Apple's Accelerate, which NumPy's wheels for macOS 14 and later bring, takes no such number: threadpoolctl cannot hold
+it. There VECLIB_MAXIMUM_THREADS=1, in the environment before Python starts, does. Results are right either way.
+"""
 
 import os
 import threading

@@ -1,7 +1,8 @@
 """Bytes that are dear to make, remembered on disk: compiled kernels, and choices that were timed.
 
 Whatever is wrong with the folder or a file costs time, never an answer: a damaged entry is made anew, and where nothing
-can be written nothing is. Entries may be machine code, so what others can write to is not used at all.
+can be written nothing is. Entries may be machine code, so what others can write to is not used at all. Windows does not
+tell Python who can: there it is for who names a folder to name a private one, as %LOCALAPPDATA% is.
 """
 
 import hashlib
@@ -22,6 +23,8 @@ def folder() -> Path | None:
         return Path(named)
     if named := os.environ.get("XDG_CACHE_HOME"):
         return Path(named) / "resnet-ref"
+    if sys.platform == "win32" and (named := os.environ.get("LOCALAPPDATA")):
+        return Path(named) / "resnet-ref" / "Cache"
     try:
         home = Path.home()
     except RuntimeError:

@@ -6,6 +6,7 @@ the shapes alone, never on the number of threads, so that results do not either.
 """
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -14,6 +15,7 @@ from queue import SimpleQueue
 
 from resnet_ref.errors import DeviceError
 from resnet_ref.kernels.scalars import whole
+from resnet_ref.kernels.vector.sysctl import sysctl_number
 
 Queue = SimpleQueue["tuple[Future[None], Callable[[], None]]"]
 
@@ -108,13 +110,15 @@ def thread_count(threads: int | None) -> int:
 def _affinity() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
+    if sys.platform == "darwin" and (fast := sysctl_number("hw.perflevel0.logicalcpu")):
+        return fast  # Apple's performance cores: the efficiency cores would be waited for at every barrier
     return os.cpu_count() or 1
 
 
 def _cgroup_limit() -> int:
     """CPUs granted by cgroup v2's cpu.max ("quota period", or "max period"), rounded up."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("utf-8").split()
         return -(-int(quota) // int(period))
     except (OSError, ValueError):
         return 1 << 30

@@ -112,7 +112,7 @@ def make_network_files(files: Files, contenders: Sequence[Contender]) -> None:
             with ProcessPoolExecutor(1, get_context("spawn"), _silence, (os.fspath(files.folder / "log"),)) as pool:
                 pool.submit(_write, path, files.weights.path, files.size).result()
         except BrokenProcessPool:
-            said = (files.folder / "log").read_text(errors="replace").splitlines()
+            said = (files.folder / "log").read_text("utf-8", errors="replace").splitlines()
             raise BenchError(f"{contender.name}: the process making its file ended. {' '.join(said[-1:])}") from None
         except ImportError as error:
             raise BenchError(

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import sys
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,7 @@ import llvmlite.binding as llvm
 
 from resnet_ref.kernels.cuda.cupy_runtime import cupy
 from resnet_ref.kernels.cuda.runtime import Runtime
+from resnet_ref.kernels.vector.sysctl import sysctl
 
 _SETS = ("sse4", "avx", "fma", "amx", "neon", "sve", "fp16", "bf16", "dotprod")
 
@@ -54,19 +56,23 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def processor() -> str:
-    """The processor's name, as Linux gives it."""
+    """The processor's name, as the system gives it; ARM's Linux gives none, and then it is LLVM's."""
+    if sys.platform == "darwin" and (named := sysctl("machdep.cpu.brand_string")):
+        return named.rstrip(b"\0").decode(errors="replace")
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    # Windows' is its family, model and stepping; Linux' is often empty, or the architecture.
+    said = platform.processor() if sys.platform == "win32" else ""
+    return next(filter(None, [*names, said, llvm.get_host_cpu_name()]))
 
 
 def _driver() -> str | None:
     """The NVIDIA driver's version, as Linux shows it."""
     try:
-        said = Path("/proc/driver/nvidia/version").read_text()
+        said = Path("/proc/driver/nvidia/version").read_text("utf-8")
     except OSError:
         return None
     found = re.search(r"\b\d+\.\d+(\.\d+)?\b", said)

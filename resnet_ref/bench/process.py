@@ -70,7 +70,7 @@ class Process:
         line = self._process.stdout.readline()
         if not line:
             status = self._process.wait()
-            said = [text for text in self._log.read_text(errors="replace").splitlines() if text.strip()]
+            said = [text for text in self._log.read_text("utf-8", errors="replace").splitlines() if text.strip()]
             raise BenchError(f"{self.contender.name}: its process ended with status {status}. {' '.join(said[-1:])}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
@@ -105,10 +105,10 @@ def running(
     log = files.folder / f"{contender.engine}.log"
     # -P: the folder of serve.py stays off the path, where its neighbours' names could stand for others' modules.
     command = [sys.executable, "-P", "-W", "ignore", os.fspath(_SERVE), json.dumps(job)]
-    with log.open("w") as errors:
+    with log.open("wb") as errors:
         start = time.perf_counter()
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8",
             env={**os.environ, **(environment or {})},
         )  # fmt: skip
     try:
@@ -124,7 +124,7 @@ def _end(process: "subprocess.Popen[str]") -> None:
     """Its stdin ends, and so should it."""
     assert process.stdin is not None
     assert process.stdout is not None
-    with suppress(BrokenPipeError):
+    with suppress(OSError):  # a broken pipe, by whichever name
         process.stdin.close()
     try:
         process.wait(_PATIENCE)

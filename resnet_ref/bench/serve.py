@@ -273,7 +273,7 @@ def obey(engine: Engine, order: dict[str, Any]) -> dict[str, Any]:
 def peak_memory() -> int | None:
     """VmHWM in bytes. (getrusage's maximum is that of the process that started this one, where that was larger.)"""
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
     except OSError:
         return None
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
@@ -285,7 +285,7 @@ def _channels_last(array: Any) -> Any:
 
 def main() -> None:
     """Serve until stdin ends."""
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no answer
     job = json.loads(sys.argv[1])
 

@@ -98,7 +98,7 @@ def bench(
         data, text = _climbed(what, agenda) if climbs else _compared(what, agenda, absent, profile)
         data = {"command": _command(click.get_current_context()), **data}
         if written is not None:
-            written.write_text(json.dumps(data, indent=1) + "\n")
+            written.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
     if as_json:
         echo_json(data)
     else:

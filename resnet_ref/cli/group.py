@@ -4,13 +4,16 @@ Exit status: 0 done; 1 the check that was asked for failed; 2 wrong use or input
 """
 
 import _thread
+import errno
 import importlib
+import io
 import logging
 import os
 import signal
 import sys
 import threading
 import warnings
+from glob import glob
 
 import click
 
@@ -50,8 +53,11 @@ def resnet_ref() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit the process."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  whoever started us closed it
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  whoever started us closed it
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):  # a terminal's encoding may lack what file names and labels have
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     warnings.filterwarnings("ignore", category=RuntimeWarning)  # NumPy's, with lines of our source
     logging.basicConfig(format="resnet-ref: %(message)s")
     # So that what is half written is removed on the way out.
@@ -70,7 +76,7 @@ def _unraisable(ignored: "sys.UnraisableHookArgs") -> None:
 
 def _run(arguments: list[str] | None) -> int:
     try:
-        status = _invoke(sys.argv[1:] if arguments is None else arguments)
+        status = _invoke(_typed() if arguments is None else arguments)
         sys.stdout.flush()
         return status
     except click.exceptions.NoArgsIsHelpError as error:
@@ -87,12 +93,9 @@ def _run(arguments: list[str] | None) -> int:
         return _fail(f"not enough memory{what}; fewer images at a time, or smaller images or files, need less", 2)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
-    except BrokenPipeError:
-        _discard_output()
-        return 0
     except OSError as error:
         _discard_output()
-        return _fail(str(error), 2)
+        return 0 if _nobody_reads(error) else _fail(str(error), 2)
 
 
 def _invoke(arguments: list[str]) -> int:
@@ -103,6 +106,20 @@ def _invoke(arguments: list[str]) -> int:
             return status if isinstance(status, int) else 0
     except click.exceptions.Exit as ended:
         return ended.exit_code
+
+
+def _nobody_reads(error: OSError) -> bool:
+    """Whether the output's reader has left, which Windows calls an invalid argument, of no file."""
+    windows = sys.platform == "win32" and error.errno == errno.EINVAL and error.filename is None
+    return windows or isinstance(error, BrokenPipeError)
+
+
+def _typed() -> list[str]:
+    """The command line's words. Windows' shells leave it to the program to find the files of a pattern."""
+    words = sys.argv[1:]
+    if sys.platform != "win32":
+        return words
+    return [name for word in words for name in ([] if os.path.exists(word) else sorted(glob(word))) or [word]]
 
 
 def _discard_output() -> None:

@@ -70,9 +70,14 @@ def echo(line: str = "") -> None:
 
 
 def echo_json(data: Any) -> None:
-    """Plain data as JSON on stdout."""
-    text = json.dumps(data, indent=2, ensure_ascii=False)
-    click.echo(re.sub(r"[^\n]", lambda one: one[0] if one[0].isprintable() else json.dumps(one[0])[1:-1], text))
+    """Plain data as JSON on stdout; what a terminal would obey, or its encoding lacks, as JSON's own escapes."""
+    encoding = sys.stdout.encoding or "utf-8"
+
+    def shown(one: re.Match[str]) -> str:
+        there = one[0].isprintable() and one[0].encode(encoding, "ignore")
+        return one[0] if there else json.dumps(one[0])[1:-1]
+
+    click.echo(re.sub(r"[^\n]", shown, json.dumps(data, indent=2, ensure_ascii=False)))
 
 
 def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:

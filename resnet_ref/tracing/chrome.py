@@ -29,4 +29,4 @@ def write_chrome_trace(found: Profile, path: str | os.PathLike[str]) -> None:
         for call in found.calls
     ]
     with replacing(path) as part:
-        part.write_text(json.dumps({"traceEvents": [about, *events], "displayTimeUnit": "ms"}))
+        part.write_text(json.dumps({"traceEvents": [about, *events], "displayTimeUnit": "ms"}), "utf-8")

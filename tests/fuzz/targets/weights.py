@@ -7,7 +7,6 @@ the seed's without a seal, or 4 GiB of memory, is ours. Coverage does not reach 
 guided by it.
 """
 
-import resource
 import select
 import subprocess
 import sys
@@ -103,6 +102,8 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _serve(path: str) -> None:
+    import resource
+
     from resnet_ref import load_weights
     from resnet_ref.errors import WeightsError
 
