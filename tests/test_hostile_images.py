@@ -370,7 +370,7 @@ def test_a_decoder_that_never_ends_is_ended_and_the_others_are_answered(
     status, out, err = run("classify", *photos, "--weights", tiny_file, "--device", "cpu")
     assert status == 2
     assert out.count("photo ") == 2
-    assert err == f"resnet-ref: {photos[1]} was not read within 8 s, so that was ended; {ADVICE}\n"
+    assert err == f"resnet-ref: {photos[1]} was not read within 2 s, so that was ended; {ADVICE}\n"
 
 
 def read_and_stop_at_photo_2(path: Path, then: Any) -> Any:
