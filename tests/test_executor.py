@@ -264,7 +264,7 @@ def test_by_default_as_many_threads_as_scheduler_and_control_group_allow(
 def test_the_control_groups_quota_is_rounded_up_and_max_is_no_limit(
     monkeypatch: pytest.MonkeyPatch, text: str, limit: int
 ) -> None:
-    monkeypatch.setattr(executor, "Path", lambda name: SimpleNamespace(read_text=lambda: text))
+    monkeypatch.setattr(executor, "Path", lambda name: SimpleNamespace(read_text=lambda encoding: text))
     assert executor._cgroup_limit() == limit
 
 
