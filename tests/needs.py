@@ -38,12 +38,19 @@ EXTRAS = {
     "onnx": "bench", "onnxruntime": "bench", "openvino": "bench", "torch": "bench",
     "sphinx": "docs", "myst_parser": "docs", "markdown_it": "docs", "jinja2": "pages", "matplotlib": "pages",
 }  # fmt: skip
-OF_MARK = {"oracle": ("tensorflow", "tf_slim"), "browser": ("selenium", "axe_core_python")}
+OF_MARK = {
+    "oracle": ("tensorflow", "tf_slim"),
+    "browser": ("selenium", "axe_core_python", "jinja2", "matplotlib"),
+    "peers": ("onnx", "onnxruntime", "openvino"),
+}
 
 
 def without(package: str) -> str | None:
-    """Why what imports that package is skipped; None where it is there, or should be."""
+    """Why what imports that package is skipped; None where it is there, or in no extra."""
     extra = EXTRAS.get(package)
     if extra is None or find_spec(package) is not None:
         return None
     return f"needs {package}: pip install '.[{extra}]'"
+
+
+PAGES = pytest.mark.skipif(without("jinja2") is not None, reason=str(without("jinja2")))

@@ -78,7 +78,7 @@ WRONG = [
     ("classify photo.png --weights plain.h5", "plain.h5 names no preprocessing", 'preprocessing=dict(name="vgg")'),
     ("classify photo.png --weights featureless.h5", "featureless.h5 has no logits", "resnet-ref features"),
     (f"classify {TINY_PHOTO} --device tpu", "'tpu' is not one of 'definition', 'cpu', 'gpu', 'auto'", ""),
-    (f"classify {TINY_PHOTO} --device gpu", "gpu", ""),
+    (f"classify {TINY_PHOTO} --device gpu:99", "gpu", ""),
     (f"classify {TINY_PHOTO} --threads 0", "--threads", "1<=x<=1024"),
     (f"classify {TINY_PHOTO} --batch-size 0", "--batch-size", ""),
     (f"classify {TINY_PHOTO} --top 0", "--top", ""),

@@ -241,15 +241,15 @@ def test_threads_that_share_a_model_get_the_numbers_that_one_thread_gets(tiny_fi
     [
         ({"device": "tpu"}, "device must be one of definition, cpu, gpu, auto; got 'tpu'"),
         ({"device": None}, "device must be one of definition, cpu, gpu, auto; got None"),
-        ({"device": "gpu"}, "gpu"),
+        ({"device": "gpu:99"}, "gpu"),
         (
             {"precision": "float16"},
             "must be one of float32, float64, bfloat16, bf16x3, bf16x6, tf32x3, tf32; got 'float16'",
         ),
         ({"precision": np.float32}, "precision must be one of"),
         ({"device": "cpu", "precision": "float64"}, '"definition" computes in float64 too'),
-        ({"algorithm": "fft"}, "algorithm must be one of auto, direct, fast, tuned; got 'fft'"),
-        ({"isa": "sse9"}, "isa must be None or one of avx512, avx2, neon, plain; got 'sse9'"),
+        ({"device": "cpu", "algorithm": "fft"}, "algorithm must be one of auto, direct, fast, tuned; got 'fft'"),
+        ({"device": "cpu", "isa": "sse9"}, "isa must be None or one of avx512, avx2, neon, plain; got 'sse9'"),
     ],
 )
 def test_a_device_precision_or_algorithm_there_is_not_is_an_error_that_lists_what_there_is(

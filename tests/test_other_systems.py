@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import fake_system
 import pytest
-from fake_system import MACOS, WINDOWS
+from fake_system import BARE, MACOS, WINDOWS
 
 from resnet_ref.bench import machine
 from resnet_ref.kernels.vector import executor, sysctl
@@ -128,13 +128,13 @@ def test_the_command_line_does_all_its_jobs(system: str, tmp_path: Path) -> None
             "features 3.png -o f.h5 --device cpu --json", "devices --json",
             "export digits d.safetensors --json", "export digits exported.ckpt --json",
             f"verify digits {recording} --device cpu --json",
-            "trace 3.png --device cpu --end-point resnet_v1_50/block2 --at 2 3 17 --html t.html",
+            "trace 3.png --device cpu --profile --chrome t.json",
             "bench --threads 1 --rounds 1 --starts 0 --json",
         ):
             status = _run(line.split())
             assert status == 0, line
         assert not [name for name in os.listdir() if name.endswith(".part")]
-        assert {"w.h5", "unpacked.h5", "f.h5", "d.safetensors", "exported.ckpt.index", "t.html"} <= set(os.listdir())
+        assert {"w.h5", "unpacked.h5", "f.h5", "d.safetensors", "exported.ckpt.index", "t.json"} <= set(os.listdir())
     """
     assert '"label": "3"' in there(system, job, tmp_path)
 
@@ -258,3 +258,24 @@ def test_a_processor_has_a_name_everywhere(
     monkeypatch.setattr(machine.llvm, "get_host_cpu_name", lambda: "neoverse-n1")
     monkeypatch.setattr(Path, "read_text", read)
     assert machine.processor() == processor
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", [WINDOWS, MACOS, BARE])
+def test_the_tests_themselves_start_there(system: str) -> None:
+    """Every file is imported, or names the extra that it needs."""
+    options = () if system == BARE else ("-n", "0")
+    done = fake_system.python(system, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *options, ".")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    reasons = [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
+    assert (len(reasons) > 10) == (system == BARE)
+    assert all(".[" in line or "CuPy" in line for line in reasons)
+
+
+def test_without_the_extras_a_test_that_needs_them_says_which() -> None:
+    done = fake_system.python(
+        BARE, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_record_live.py", "test_pages.py"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for package, extra in (("tensorflow", "oracle"), ("jinja2", "pages")):
+        assert f"needs {package}: pip install '.[{extra}]'" in done.stdout

@@ -60,9 +60,13 @@ def test_features_does_not_replace_its_images_or_its_weights(run, tiny_file, tmp
     ("line", "work"),
     [
         (("trace", "IMAGE", "--profile", "--chrome", "OUTPUT"), "trace.profile"),
-        (("trace", "IMAGE", "--profile", "--html", "OUTPUT"), "trace.profile"),
-        (("trace", "IMAGE", "--end-point", "tiny/block1", "--at", 0, 0, 0, "--html", "OUTPUT"), "trace.traced"),
-        (("verify", "digits", RECORDING, "--html", "OUTPUT"), "verify.verify_weights"),
+        pytest.param(("trace", "IMAGE", "--profile", "--html", "OUTPUT"), "trace.profile", marks=needs.PAGES),
+        pytest.param(
+            ("trace", "IMAGE", "--end-point", "tiny/block1", "--at", 0, 0, 0, "--html", "OUTPUT"),
+            "trace.traced",
+            marks=needs.PAGES,
+        ),
+        pytest.param(("verify", "digits", RECORDING, "--html", "OUTPUT"), "verify.verify_weights", marks=needs.PAGES),
         (("record", "digits", "IMAGE", "-o", "OUTPUT"), "record.open_source"),
         (("features", "IMAGE", "-o", "OUTPUT"), "features.computed"),
         (("bench", "-o", "OUTPUT"), "bench._compared"),

@@ -42,7 +42,7 @@ def test_the_roof_is_arithmetic_or_memory_whichever_takes_longer() -> None:
 def test_the_command_writes_a_table_json_and_a_chrome_trace(
     run: Run, tiny_file: Path, photos: list[Path], tmp_path: Path
 ) -> None:
-    line = ("trace", photos[0], "--weights", tiny_file, "--profile", "--runs", 2)
+    line = ("trace", photos[0], "--weights", tiny_file, "--device", "cpu", "--profile", "--runs", 2)
     status, out, err = run(*line, "--chrome", tmp_path / "c.json")
     assert (status, err) == (0, "")
     assert "of the roof" in out
