@@ -277,5 +277,5 @@ def test_without_the_extras_a_test_that_needs_them_says_which() -> None:
         BARE, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_record_live.py", "test_pages.py"
     )
     assert (done.returncode, done.stderr) == (0, "")
-    for package, extra in (("tensorflow", "oracle"), ("jinja2", "pages")):
+    for package, extra in (("tensorflow", "oracle"), ("selenium", "test")):
         assert f"needs {package}: pip install '.[{extra}]'" in done.stdout
