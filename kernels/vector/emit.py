@@ -151,6 +151,11 @@ class Emitter:
         first = self.block.insert_element(undefined, number, I32(0))
         return self.block.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, self.isa.lanes), None))
 
+    def splat_lane(self, x: Value, lane: int) -> Value:
+        """One lane of a vector in every lane."""
+        lanes = ir.Constant(ir.VectorType(I32, self.isa.lanes), [lane] * self.isa.lanes)
+        return self.block.shuffle_vector(x, ir.Constant(self.vector, ir.Undefined), lanes)
+
     def splat_bits(self, bits: Value) -> Value:
         """What `float_bits` packed, in every lane."""
         return self.splat(self.block.bitcast(self.block.trunc(bits, I32), F32))

@@ -18,7 +18,8 @@ class Isa:
 
     lanes: float32 numbers in a vector. rows, vectors: the largest tile. fused: whether it multiplies and adds in one
     rounding. triple, cpu, features: what LLVM compiles for; the triple decides on the calling convention, the names of
-    symbols and the format of objects. matrix: "amx", "emulated" or none (see matrix.py).
+    symbols and the format of objects. matrix: "amx", "emulated" or none (see matrix.py). by_lane: whether a
+    multiply-add takes one lane of a vector as a factor, so that tiles read their pixels by vectors.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Isa:
     cpu: str
     features: str = ""
     matrix: str = ""
+    by_lane: bool = False
 
     @property
     def panel(self) -> int:
@@ -69,10 +71,19 @@ def _triple(architecture: str) -> str:
 
 
 _X86, _ARM = _triple("x86_64"), _triple("aarch64")
-# Registers: 32 of 16 lanes hold 14 x 2 sums, 2 weights, 1 pixel; 16 of 8 hold 6 x 2; 32 of 4 hold 6 x 4.
+# Registers: 32 of 16 lanes hold 14 x 2 sums, 2 weights, 1 pixel; 16 of 8 hold 6 x 2.
 AVX512 = Isa("avx512", 16, 14, 2, True, _X86, "x86-64-v4")
 AVX2 = Isa("avx2", 8, 6, 2, True, _X86, "x86-64-v3")
-NEON = Isa("neon", 4, 6, 4, True, _ARM, "generic", "+neon")
+# 32 of 4 lanes hold 6 x 4 sums, four numbers of each of 6 pixels, and 2 weights. The innermost loop of other tiles:
+#   tile   instructions   multiply-adds   a multiply-add
+#   6 x 4       120             96             1.25
+#   5 x 5       127            100             1.27
+#   4 x 6       122             96             1.27
+#   7 x 3       109             84             1.30
+#   8 x 3       187             96             1.95       33 of them read or write the stack: no register for weights
+#   7 x 4       260            112             2.32       52 of them do: sums and pixels alone are 35
+# and with one number of each pixel at a time: 6 x 4 1.63, 5 x 5 1.60, 4 x 6 1.58, 9 x 3 1.67, 8 x 3 1.71.
+NEON = Isa("neon", 4, 6, 4, True, _ARM, "generic", "+neon", by_lane=True)
 # Not chosen by name but by precision.
 AMX = Isa("amx", 16, 14, 2, True, _X86, "x86-64-v4", "+amx-tile,+amx-bf16", "amx")
 # Vectors of 4 exist almost everywhere; where they do not, LLVM takes them apart.

@@ -63,7 +63,6 @@ def _sum(
 ) -> list[Value]:
     """The sums of products, [rows * vectors]."""
     length = e.mul(f.depth, FLOAT)
-    step = vectors * e.isa.lanes * FLOAT
     zeros = [e.constant(0.0)] * (rows * vectors)
     totals = e.local(rows * vectors)
     places = [e.at(totals, i * e.isa.lanes * FLOAT) for i in range(rows * vectors)]
@@ -82,18 +81,8 @@ def _sum(
         # Counting k up to zero from the pixels' ends leaves one number to count with.
         ends = [e.at(base, e.index(e.at(table, row * 4)), length) for row in range(rows)]
 
-        def product(_: Value, carried: list[Value]) -> list[Value]:
-            k, w, following, *sums = carried
-            weights = [e.load(e.vector, e.at(w, v * e.isa.lanes * FLOAT), step // vectors) for v in range(vectors)]
-            e.prefetch(following, 2)
-            for row in range(rows):
-                x = e.splat(e.load(F32, e.at(ends[row], k)))
-                for v in range(vectors):
-                    sums[row * vectors + v] = e.multiply_add(x, weights[v], sums[row * vectors + v])
-            # LLVM would give every pixel a counter of its own, and then has too few registers for the sums.
-            return [e.opaque(e.add(k, FLOAT)), e.opaque(e.at(w, step)), e.at(following, LINE), *sums]
-
-        _, w, following, *sums = e.fold(f.depth, [e.sub(0, length), w, following, *sums], product, "k")
+        carried = [e.sub(0, length), w, following, *sums]
+        _, w, following, *sums = _products(e, rows, vectors, f.depth, ends, carried)
         since = e.add(since, f.depth)
         return [
             e.at(table, f.tap_step),
@@ -104,6 +93,47 @@ def _sum(
 
     _, _, _, _, aside, *sums = e.fold(f.taps, [table, w, following, e.whole(0), e.whole(0), *zeros], tap, "tap")
     return e.when(aside, sums, add_totals)
+
+
+def _products(
+    e: Emitter, rows: int, vectors: int, depth: Value, ends: list[Value], carried: list[Value]
+) -> list[Value]:
+    """The loop over k of one tap. ends: after each pixel's numbers. carried: k, w, following and the sums."""
+    step, place = vectors * e.isa.lanes * FLOAT, e.isa.lanes * FLOAT
+
+    def moved(numbers: int, k: Value, w: Value, following: Value, sums: list[Value]) -> list[Value]:
+        # LLVM would give every pixel a counter of its own, and then has too few registers for the sums.
+        k, w = e.opaque(e.add(k, FLOAT * numbers)), e.opaque(e.at(w, step * numbers))
+        return [k, w, e.at(following, LINE * numbers), *sums]
+
+    def one(_: Value, carried: list[Value]) -> list[Value]:
+        k, w, following, *sums = carried
+        weights = [e.load(e.vector, e.at(w, v * place), place) for v in range(vectors)]
+        e.prefetch(following, 2)
+        for row in range(rows):
+            x = e.splat(e.load(F32, e.at(ends[row], k)))
+            for v in range(vectors):
+                sums[row * vectors + v] = e.multiply_add(x, weights[v], sums[row * vectors + v])
+        return moved(1, k, w, following, sums)
+
+    def as_many_as_lanes(_: Value, carried: list[Value]) -> list[Value]:
+        """The pixels stay in registers, the weights go through: all pixels are done with a vector before the next."""
+        k, w, following, *sums = carried
+        pixels = [e.load(e.vector, e.at(end, k)) for end in ends]
+        for lane in range(e.isa.lanes):
+            e.prefetch(e.at(following, lane * LINE), 2)
+            for v in range(vectors):
+                weights = e.load(e.vector, e.at(w, lane * step + v * place), place)
+                for row, pixel in enumerate(pixels):
+                    i = row * vectors + v
+                    sums[i] = e.multiply_add(e.splat_lane(pixel, lane), weights, sums[i])
+        return moved(e.isa.lanes, k, w, following, sums)
+
+    if not e.isa.by_lane:
+        return e.fold(depth, carried, one, "k")
+    times, rest = e.divmod(depth, e.isa.lanes)
+    carried = e.when(times, carried, lambda carried: e.fold(times, carried, as_many_as_lanes, "k.lanes"))
+    return e.when(rest, carried, lambda carried: e.fold(rest, carried, one, "k"))
 
 
 def _fetch(e: Emitter, rows: int, vectors: int, residual: Value, residual_table: Value) -> list[Value]:
