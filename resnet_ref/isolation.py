@@ -6,23 +6,20 @@ limits there is still the process, and its time.
 """
 
 import contextlib
-import importlib
 import json
-import math
 import os
 import pickle
 import signal
-import struct
 import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from queue import LifoQueue
-from typing import Any, BinaryIO, NoReturn, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from resnet_ref.errors import ResnetRefError, WeightsError
+from resnet_ref.messages import receive, send
 
 T = TypeVar("T")
 Error = type[ResnetRefError]
@@ -55,8 +52,8 @@ sys.path[:] = path
 spec = importlib.util.spec_from_file_location("resnet_ref", package[0], submodule_search_locations=package[1])
 sys.modules["resnet_ref"] = module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-from resnet_ref.isolation import _serve
-_serve(begin, memory)
+from resnet_ref.isolated_process import serve
+serve(begin, memory)
 """
 
 
@@ -267,161 +264,13 @@ def _widen(process: "subprocess.Popen[bytes]") -> None:
             fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE)
 
 
-# A message is the number of its parts, their lengths, and the parts: a pickle and the buffers of its arrays.
-
-
 def _exchange(process: "subprocess.Popen[bytes]", request: bytes, most: int) -> tuple[str, Any]:
     assert process.stdin is not None
     assert process.stdout is not None
-    _send(process.stdin, [request])
-    first, *buffers = _receive(process.stdout, most)
+    send(process.stdin, [request])
+    first, *buffers = receive(process.stdout, most)
     try:
         answer: tuple[str, Any] = pickle.loads(first, buffers=buffers)
     except Exception:  # what a dying process may have sent
         raise EOFError from None
     return answer
-
-
-def _send(stream: Any, parts: list[Any]) -> None:
-    views = [memoryview(part).cast("B") for part in parts]
-    for view in [memoryview(struct.pack(f"<{len(views) + 1}Q", len(views), *map(len, views))), *views]:
-        done = 0
-        while done < len(view):
-            done += stream.write(view[done : done + (1 << 26)]) or 0
-
-
-def _receive(stream: Any, most: int) -> list[bytearray]:
-    """The parts, each written once where it stays. EOFError where they end too soon, MemoryError beyond `most`."""
-    (count,) = struct.unpack("<Q", _exactly(stream, 8))
-    if count > most // 8:
-        raise MemoryError
-    lengths = struct.unpack(f"<{count}Q", _exactly(stream, 8 * count))
-    if sum(lengths) > most:
-        raise MemoryError
-    return [_exactly(stream, length) for length in lengths]
-
-
-def _exactly(stream: Any, length: int) -> bytearray:
-    whole = bytearray(length)
-    view = memoryview(whole)
-    done = 0
-    while done < length:
-        got = stream.readinto(view[done:])
-        if not got:
-            raise EOFError
-        done += got
-    return whole
-
-
-# What follows runs in the child.
-
-
-def _serve(begin: list[str] | None, memory: int) -> NoReturn:
-    """Answer requests until there are no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; our parent ends us
-    _crash_silently()
-    requests, answers = _own_pipes()
-    if begin is not None:
-        with contextlib.suppress(Exception):  # said at the call
-            _find(*begin)()
-    limited = False
-    while True:
-        try:
-            (request,) = _receive(requests, 1 << 62)
-        except EOFError:
-            os._exit(0)
-        try:
-            name, qualname, args, seconds = pickle.loads(request)
-            function = _find(name, qualname)
-            if not limited:
-                _limit(memory)
-                limited = True
-            _limit_time(seconds)
-            answer: tuple[str, Any] = ("result", function(*args))
-        except MemoryError:
-            answer = ("memory", None)
-        except BaseException as problem:
-            answer = ("error", problem)
-        _answer(answers, answer)
-        del answer
-        args = None
-
-
-def _crash_silently() -> None:
-    """Windows would show a window, and wait until someone closes it."""
-    if sys.platform == "win32":
-        import ctypes
-
-        # SEM_FAILCRITICALERRORS | SEM_NOGPFAULTERRORBOX | SEM_NOOPENFILEERRORBOX
-        ctypes.windll.kernel32.SetErrorMode(0x0001 | 0x0002 | 0x8000)
-
-
-def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Our ends of the pipes, at numbers where no library prints."""
-    pipes = os.fdopen(os.dup(0), "rb", 0), os.fdopen(os.dup(1), "wb", 0)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 0)
-    os.dup2(nothing, 1)
-    return pipes
-
-
-def _find(module: str, qualname: str) -> Any:
-    found: Any = importlib.import_module(module)
-    for piece in qualname.split("."):
-        found = getattr(found, piece)
-    return found
-
-
-def _answer(stream: BinaryIO, answer: tuple[str, Any]) -> None:
-    buffers: list[pickle.PickleBuffer] = []
-    try:
-        try:
-            parts = [pickle.dumps(answer, 5, buffer_callback=buffers.append)]
-            if answer[0] == "error":
-                pickle.loads(parts[0])  # an exception that cannot be made again is found here, not there
-        except MemoryError:
-            raise
-        except Exception:
-            problem = answer[1]
-            parts, buffers = [pickle.dumps(("error", RuntimeError(f"{type(problem).__name__}: {problem}")), 5)], []
-    except MemoryError:
-        parts, buffers = [pickle.dumps(("memory", None), 5)], []
-    try:
-        _send(stream, [*parts, *(buffer.raw() for buffer in buffers)])
-    except OSError:  # nobody listens
-        os._exit(1)
-
-
-def _limit(memory: int) -> None:
-    """No core, no file, and so much memory beyond what is there now."""
-    sys.dont_write_bytecode = True
-    with contextlib.suppress(ImportError):
-        import resource
-
-        now = _address_space()
-        for name, most in (("RLIMIT_CORE", 0), ("RLIMIT_FSIZE", 0), ("RLIMIT_AS", now + memory)):
-            _lower(resource, name, most)
-
-
-def _limit_time(seconds: float) -> None:
-    """Should our parent be gone: it is the one that looks at the clock."""
-    with contextlib.suppress(ImportError):
-        import resource
-
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        _lower(resource, "RLIMIT_CPU", math.ceil(used.ru_utime + used.ru_stime + seconds) + 1)
-
-
-def _lower(resource: Any, name: str, most: int) -> None:
-    with contextlib.suppress(AttributeError, ValueError, OSError):  # a limit that this system does not know
-        kind = getattr(resource, name)
-        hard = resource.getrlimit(kind)[1]
-        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
-
-
-def _address_space() -> int:
-    """Bytes of it that we have."""
-    try:
-        return int(Path("/proc/self/statm").read_text("utf-8").split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return 0

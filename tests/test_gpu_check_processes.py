@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import needs
 import pytest
 from click.testing import CliRunner
 from gpu_results import BENCHMARKS, folder, gpu_check, parts, runner
@@ -32,7 +33,7 @@ def until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.skipif(not Path("/proc").exists(), reason="children are looked for in /proc")
+@needs.PROC
 def test_what_is_ended_leaves_no_child_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its time is up, so `wait` is made to say, when the child's number is there."""
     number = tmp_path / "number"
@@ -54,7 +55,7 @@ def test_what_is_ended_leaves_no_child_behind(tmp_path: Path, monkeypatch: pytes
     until(lambda: gone(child))
 
 
-@pytest.mark.skipif(not Path("/proc").exists(), reason="children are looked for in /proc")
+@needs.PROC
 def test_what_dies_leaves_no_child_behind(tmp_path: Path) -> None:
     script = f"sleep 1000 & echo $! > {tmp_path / 'number'}; kill -KILL $$"
     assert runner.ended(["sh", "-c", script], {}, tmp_path / "log", LONG) == -signal.SIGKILL
@@ -70,8 +71,8 @@ class Gone(BaseException):
     """Stands for the machine's end."""
 
 
-@pytest.mark.skipif(not Path("/proc").exists(), reason="children are looked for in /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@needs.PROC
+@pytest.mark.parametrize("number", runner.SIGNALS)
 def test_a_signal_ends_the_part_and_its_children_and_the_summary_comes_all_the_same(
     tmp_path: Path, number: signal.Signals
 ) -> None:

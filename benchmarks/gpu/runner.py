@@ -16,7 +16,8 @@ from gpu.parts import BENCHMARKS, Part
 
 LEAST = 10  # seconds without which no part begins: Python and the device's context take about as many
 PATIENCE = 10  # seconds that a process may take to be gone once it is killed: a driver may hold it
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # that interrupt
+# That interrupt, as far as the system has them.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 TAIL = 1 << 20  # bytes of a log that are read
 
 End = Callable[[Sequence[str], dict[str, str], Path, float], int | None]
@@ -42,9 +43,17 @@ def ended(command: Sequence[str], environment: dict[str, str], log: Path, limit:
         finally:
             if process is not None:
                 with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                    _kill(process)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(PATIENCE)
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """With its children, where the system has groups of processes."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
 
 
 @contextmanager
