@@ -14,7 +14,8 @@ vectors of weights and then, pixel by pixel, puts one number of x in every lane 
                          +------------+------------+
 
 16 loads feed 28 multiply-adds, so arithmetic is what limits, not memory. Weights lie as [panel][tap][k][channels of a
-panel], in the order in which they are read.
+panel], in the order in which they are read. Where a multiply-add may take one lane of a vector as a factor (NEON), a
+pixel's next numbers are loaded as a vector, for as many steps of k.
 
 Where a pixel's tap lies is looked up in a table (indirection: M. Dukhan, The Indirect Convolution Algorithm,
 arXiv:1907.02129), once a tap: kernel size, stride, rate, padding and images' borders are the table's business, and one
