@@ -118,7 +118,7 @@ class FakeCupy:
                 fake._may_fail()
 
         self.stream = Stream()
-        properties = {"name": b"Fake GPU", "multiProcessorCount": 3, "totalGlobalMem": memory}
+        properties = {"name": b"Fake GPU", "multiProcessorCount": 3, "totalGlobalMem": memory, "l2CacheSize": 4096}
         self.cuda = SimpleNamespace(
             runtime=SimpleNamespace(
                 CUDARuntimeError=CUDARuntimeError,

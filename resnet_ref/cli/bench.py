@@ -49,7 +49,14 @@ _DEFAULT_VARIANT = "resnet_v1_50"
     help=f"Ours with these options ({', '.join(OPTIONS)}), which count for more than the four above; several times.",
 )  # fmt: skip
 @click.option("--peers", is_flag=True, help="Every other engine for the device that is installed.")
-@click.option("--peer", "named", type=click.Choice(tuple(PEERS)), multiple=True, help="One of them; several times.")
+@click.option(
+    "--peer",
+    "named",
+    type=click.Choice(tuple(PEERS)),
+    multiple=True,
+    metavar="PEER",
+    help=f"One of them; several times. Of {', '.join(PEERS)}.",
+)
 @click.option("--rounds", type=click.IntRange(1), default=6, show_default=True, help="How many turns each gets.")
 @click.option("--starts", type=click.IntRange(0), default=3, show_default=True, help="New processes timed; 0: none.")
 @click.option("--profile", is_flag=True, help="Also what each layer of ours takes.")
