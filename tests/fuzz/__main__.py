@@ -41,7 +41,7 @@ def main() -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for seed in target.seeds():
         (corpus / hashlib.sha1(seed).hexdigest()).write_bytes(seed)
-    options = ["-timeout=20", "-rss_limit_mb=2048", f"-max_len={_longest(target.seeds())}", "-print_final_stats=1"]
+    options = ["-timeout=200", "-rss_limit_mb=2048", f"-max_len={_longest(target.seeds())}", "-print_final_stats=1"]
     if asked.runs is not None:
         options.append(f"-runs={asked.runs}")
     if asked.seconds is not None:
