@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from resnet_ref import kernels
 from resnet_ref.errors import DeviceError
 from resnet_ref.kernels.vector import executor
-from resnet_ref.kernels.vector.blas import single_threaded
+from resnet_ref.kernels.vector.blas import _Gate, single_threaded
 from resnet_ref.kernels.vector.executor import ranges, run, thread_count
 
 PATIENCE = 200  # seconds until a test that waits for another thread gives up
@@ -318,3 +318,42 @@ def test_where_no_more_threads_can_be_started_those_there_are_do_everything(
     run(done.append, 100, 4)
     assert pool.size == started
     assert sorted(done) == list(range(100))
+
+
+def in_thread(call: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_who_wants_to_multiply_while_a_fork_waits_comes_after_it() -> None:
+    gate, done, began, inside, finish = _Gate(), [], threading.Event(), threading.Event(), threading.Event()
+
+    def multiply() -> None:
+        with gate.product():
+            inside.set()
+            finish.wait(PATIENCE)
+        done.append("product")
+
+    def fork() -> None:
+        began.set()
+        gate.close()
+        done.append("fork")
+        gate.open()
+
+    def newcomer() -> None:
+        with gate.product():
+            done.append("newcomer")
+
+    first = in_thread(multiply)
+    assert inside.wait(PATIENCE)
+    forks = in_thread(fork)
+    while not gate.forking:
+        began.wait(0.001)
+    late = in_thread(newcomer)
+    late.join(0.2)
+    assert not done, "the newcomer waits for a fork that waits for the product"
+    finish.set()
+    for thread in (first, forks, late):
+        thread.join(PATIENCE)
+    assert done.index("fork") < done.index("newcomer")

@@ -7,15 +7,12 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import needs
 import pytest
 
 from resnet_ref.kernels.vector import blas
-from resnet_ref.kernels.vector.blas import _Gate
 from resnet_ref.kernels.vector.memory import HUGE_PAGE
 
 pytestmark = needs.FORK
@@ -216,45 +213,6 @@ ended(child)
 lock.acquire()
 """
     run(f"{lock}\n{code}")
-
-
-def in_thread(call: Callable[[], object]) -> threading.Thread:
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    return thread
-
-
-def test_who_wants_to_multiply_while_a_fork_waits_comes_after_it() -> None:
-    gate, done, began, inside, finish = _Gate(), [], threading.Event(), threading.Event(), threading.Event()
-
-    def multiply() -> None:
-        with gate.product():
-            inside.set()
-            finish.wait(PATIENCE)
-        done.append("product")
-
-    def fork() -> None:
-        began.set()
-        gate.close()
-        done.append("fork")
-        gate.open()
-
-    def newcomer() -> None:
-        with gate.product():
-            done.append("newcomer")
-
-    first = in_thread(multiply)
-    assert inside.wait(PATIENCE)
-    forks = in_thread(fork)
-    while not gate.forking:
-        began.wait(0.001)
-    late = in_thread(newcomer)
-    late.join(0.2)
-    assert not done, "the newcomer waits for a fork that waits for the product"
-    finish.set()
-    for thread in (first, forks, late):
-        thread.join(PATIENCE)
-    assert done.index("fork") < done.index("newcomer")
 
 
 def test_a_thread_that_was_interrupted_in_a_product_may_fork() -> None:
