@@ -18,11 +18,15 @@ def whole(value: Any) -> int | None:
 
 
 def real(value: Any) -> float | None:
-    """The real number that a value is, an int where it is whole, or None: for bools, text and all else."""
-    number = whole(value)
-    if number is None and isinstance(value, numbers.Real) and not isinstance(value, bool):
-        return float(value)
-    return number
+    """The real number that a value is, an int where it is whole, or None: for bools, text, what float cannot hold, and
+    all else."""
+    if isinstance(value, bool) or not (isinstance(value, numbers.Real) or whole(value) is not None):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if (found := whole(value)) is None else found
 
 
 def positive(name: str, value: Any) -> int:

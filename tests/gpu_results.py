@@ -11,7 +11,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import gpu_check  # noqa: E402, F401
 import gpu_kernels_once  # noqa: E402, F401
 import readme_table  # noqa: E402, F401
-from gpu import (  # noqa: E402, F401  # noqa: E402, F401
+from gpu import (  # noqa: E402, F401
     figures,
     folder,
     ladder,

@@ -25,6 +25,7 @@ from resnet_ref.kernels.scalars import real, whole
 from resnet_ref.kernels.vector.executor import thread_count
 from resnet_ref.network import Network
 
+HUGE = 1 << 1100  # more than float holds
 WHOLE = [int, np.int8, np.uint16, np.int32, np.int64, np.uint64, lambda n: np.array(n)]
 
 
@@ -48,7 +49,7 @@ def test_a_real_number_of_any_kind_becomes_pythons(value: Any, number: float) ->
     assert real(value) == number
 
 
-@pytest.mark.parametrize("value", [True, np.False_, "0.5", None, 1j, [0.5], np.array([0.5])])
+@pytest.mark.parametrize("value", [True, np.False_, "0.5", None, 1j, [0.5], np.array([0.5]), HUGE, Fraction(HUGE)])
 def test_nothing_else_is_a_real_number(value: Any) -> None:
     assert real(value) is None
 
@@ -127,3 +128,8 @@ def test_bools_and_floats_stay_refused(wrong: Any) -> None:
     ):
         with pytest.raises(ShapeError, match="must be a whole number"):
             call()
+
+
+def test_a_number_that_float_cannot_hold_is_refused_by_name() -> None:
+    with pytest.raises(ShapeError, match="batch_norm_epsilon must be a number"):
+        resnet_utils.resnet_arg_scope(batch_norm_epsilon=HUGE)
